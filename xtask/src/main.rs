@@ -1,2 +1,37 @@
-//! Placeholder.
-fn main() {}
+//! Oxbow's build, test and demonstration commands: `cargo xtask <command> --help`.
+//!
+//! One file (or directory) per subcommand. Each exposes `Args` and `run`; what two of them share has a module named for
+//! what it does: [`setup`] (what must be installed), [`process`] (running other programs), [`workspace`] (where things are).
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
+
+mod build_ebpf;
+mod process;
+mod setup;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and demonstrates Oxbow.
+///
+/// Every command first installs what it needs and does not find (`cargo xtask setup` says what that is), so each is complete
+/// on a bare Debian 12 with Rust 1.95 or newer.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Setup(setup::Args),
+    BuildEbpf(build_ebpf::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
+    }
+}
