@@ -202,6 +202,9 @@ pub struct Chassis {
 }
 
 /// Key of map `OX_PEERS`, hash: only tunnel frames between these two addresses are decapsulated (value `u32`: index into `OX_CHASSIS`).
+///
+/// One more entry for each of our encapsulation addresses, with a zero `remote` (family 0) and any value, says that the address is ours: tunnel
+/// frames to it from somebody else are dropped ([`crate::reason::Reason::UnknownPeer`]); frames to any other address go on to the host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PeerKey {

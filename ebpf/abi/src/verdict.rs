@@ -1,7 +1,7 @@
 //! The verdict cache: what a whole walk came to, keyed by everything the walk may look at.
 //!
 //! A verdict is valid while every guard it names last changed in a version not after the one the walk ran under
-//! (`OX_GUARDS[guard] <= version`), and while its FDB slot's generation is the one it saw. So nothing has to be read before the walk, a
+//! (`OX_GUARDS[guard] <= version`), and while its FDB slots' generations are the ones it saw. So nothing has to be read before the walk, a
 //! walk that raced with a commit is stale from birth, and a change invalidates only what names its guard.
 //! The cache may vanish at any moment: it is a cache, not state.
 
@@ -34,6 +34,8 @@ pub const KEY_TUNNEL: u32 = 1 << 31;
 
 /// Guards a verdict may name: datapath, inport, outport, chassis, and what routers and conntrack will add.
 pub const GUARDS: usize = 8;
+/// FDB generations a verdict may name: one for the source, one for the destination address.
+pub const FDB_SLOTS: usize = 2;
 /// Logical flows of the path that a verdict records for counting.
 pub const PATH: usize = 24;
 
@@ -69,22 +71,23 @@ pub struct Verdict {
     pub vni: u32,
     /// Tunnel: OVN's option, inport << 16 | outport.
     pub option: u32,
-    /// Index into `OX_FDB_GENERATIONS`, and what it held; `fdb == 0` = the walk used none.
-    pub fdb: u32,
-    /// Generation seen there.
-    pub fdb_generation: u32,
+    /// Indexes into `OX_FDB_GENERATIONS` of the addresses that the walk asked for (source and destination); 0 = unused (slot 0 never changes).
+    pub fdb: [u32; FDB_SLOTS],
+    /// Generations seen there before the entries were read.
+    pub fdb_generation: [u32; FDB_SLOTS],
     /// Indexes into `OX_GUARDS`; 0 = unused (guard 0 never changes).
     pub guard: [u32; GUARDS],
     /// Conntrack slots the verdict rests on and their generations, for the next phase: zero.
     pub ct: [u32; 4],
     /// Reserved, zero.
     pub reserved: u32,
-    /// Packets that hit since the last count; user space attributes them to `path`.
+    /// Packets that hit since the entry was made; user space attributes the growth to `path`, and takes it for use (of FDB entries too):
+    /// reading a clock on every hit would cost as much as half of the hit.
     pub hits: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// When last used, nanoseconds of the monotonic clock.
-    pub used: u64,
+    /// When the entry was made, nanoseconds of the coarse monotonic clock: tells a new entry with the same key from the old one.
+    pub created: u64,
     /// How many of `path` are used.
     pub path_len: u32,
     /// Logical flows that the walk took, in order: indexes into `OX_LFLOWS`; a longer path is cut (and the rest not counted on hits).
@@ -103,17 +106,17 @@ pub struct Denied {
     pub reason: u32,
     /// Logical flow that dropped it, an index into `OX_LFLOWS`; 0 = none.
     pub lflow: u32,
-    /// Index into `OX_FDB_GENERATIONS`; 0 = none.
-    pub fdb: u32,
-    /// Generation seen there.
-    pub fdb_generation: u32,
+    /// As [`Verdict::fdb`].
+    pub fdb: [u32; FDB_SLOTS],
+    /// As [`Verdict::fdb_generation`].
+    pub fdb_generation: [u32; FDB_SLOTS],
     /// Indexes into `OX_GUARDS`.
     pub guard: [u32; GUARDS],
     /// Reserved, zero.
     pub reserved: u32,
-    /// Packets that hit since the last count.
+    /// Packets that hit since the entry was made.
     pub hits: u64,
 }
 
 const _: () = assert!(size_of::<VerdictKey>() == 64);
-const _: () = assert!(size_of::<Verdict>() == 232);
+const _: () = assert!(size_of::<Verdict>() == 240);

@@ -1,21 +1,32 @@
-//! Oxbow's eBPF programs: one object for all kernels.
+//! Oxbow's kernel programs.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+mod maps;
+mod scratch;
 
-/// An attached but unprogrammed device passes nothing.
+use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
+use maps::*;
+
+/// TC ingress of a VIF.
 #[classifier]
-pub fn oxbow_vif_ingress(_skb: TcContext) -> i32 {
-    TC_ACT_SHOT
+pub fn oxbow_vif(_ctx: TcContext) -> i32 {
+    if OX_STATE.get_ptr_mut(0).is_none() { return 0 }
+    TC_ACT_SHOT as i32
 }
 
-/// The object's licence as the kernel reads it: helpers marked `gpl_only` need a GPL-compatible one.
+/// TC ingress of an underlay device.
+#[classifier]
+pub fn oxbow_underlay(_ctx: TcContext) -> i32 {
+    0
+}
+
+/// The loader refuses an object without it; the programs are dual-licensed so that GPL-only helpers may be called.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Never reached: the build fails when the object keeps a path that leads here.
+/// Never in the object: the build fails when a panic path is left in it.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

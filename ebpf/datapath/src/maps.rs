@@ -1,0 +1,92 @@
+//! Every map of the programs. Names, keys and values are the contract in `oxbow-abi`; all but the scratch slot are pinned by name, and
+//! the loader may override each size (`EbpfLoader::map_max_entries`): what stands here are defaults for a mid-sized hypervisor.
+//!
+//! Maps whose values are replaced while packets read them are hashes without preallocation: the old value stays readable until the reader's RCU
+//! section ends. Arrays are only written where no packet of a version in use looks (see `oxbow_abi::rule`), or word by word.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use oxbow_abi::{
+    learning::{FDB_GENERATIONS, Fdb, FdbKey},
+    op::Block,
+    reason::REASONS,
+    rule::{NarrowKey, Rule, Table, Tuple, WideKey},
+    stats::{Bucket, Counter, State, total},
+    topology::{Chassis, Chunk, ChunkKey, Datapath, PeerKey, Port, PortKey, Vif, VifKey},
+    verdict::{Denied, Verdict, VerdictKey},
+};
+
+use crate::scratch::Scratch;
+
+/// The policy version in force and the knobs.
+#[map]
+pub static OX_STATE: Array<State> = Array::pinned(1, 0);
+/// Where frames enter.
+#[map]
+pub static OX_VIFS: HashMap<VifKey, Vif> = HashMap::pinned(8192, BPF_F_NO_PREALLOC);
+/// Logical ports.
+#[map]
+pub static OX_PORTS: HashMap<PortKey, Port> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Multicast groups, in chunks.
+#[map]
+pub static OX_GROUPS: HashMap<ChunkKey, Chunk> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Other chassis.
+#[map]
+pub static OX_CHASSIS: Array<Chassis> = Array::pinned(8192, 0);
+/// Address pairs that may tunnel to us.
+#[map]
+pub static OX_PEERS: HashMap<PeerKey, u32> = HashMap::pinned(16_384, BPF_F_NO_PREALLOC);
+/// Logical datapaths: stage maps.
+#[map]
+pub static OX_DATAPATHS: HashMap<u32, Datapath> = HashMap::pinned(8192, BPF_F_NO_PREALLOC);
+/// Logical tables: ranges of tuples.
+#[map]
+pub static OX_TABLES: Array<Table> = Array::pinned(131_072, 0);
+/// Masks.
+#[map]
+pub static OX_TUPLES: Array<Tuple> = Array::pinned(65_536, 0);
+/// Rules with keys of up to seven words.
+#[map]
+pub static OX_RULES: HashMap<NarrowKey, Rule> = HashMap::pinned(262_144, BPF_F_NO_PREALLOC);
+/// Rules with keys of up to fifteen words.
+#[map]
+pub static OX_RULES_WIDE: HashMap<WideKey, Rule> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Lists of operations.
+#[map]
+pub static OX_BLOCKS: Array<Block> = Array::pinned(32_768, 0);
+/// What whole walks came to.
+#[map]
+pub static OX_VERDICTS: LruHashMap<VerdictKey, Verdict> = LruHashMap::pinned(65_536, 0);
+/// Walks that ended in a drop; apart, so that a flood of denied packets evicts no good flow.
+#[map]
+pub static OX_DENIED: LruHashMap<VerdictKey, Denied> = LruHashMap::pinned(8192, 0);
+/// Versions in which things last changed.
+#[map]
+pub static OX_GUARDS: Array<u32> = Array::pinned(131_072, 0);
+/// The MAC table.
+#[map]
+pub static OX_FDB: HashMap<FdbKey, Fdb> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+/// Generations of addresses in the MAC table.
+#[map]
+pub static OX_FDB_GENERATIONS: Array<u32> = Array::pinned(FDB_GENERATIONS, 0);
+/// Drops per reason.
+#[map]
+pub static OX_DROPS: PerCpuArray<Counter> = PerCpuArray::pinned(REASONS, 0);
+/// Packets per logical flow, walked or dropped; hits are attributed by user space.
+#[map]
+pub static OX_LFLOWS: PerCpuArray<Counter> = PerCpuArray::pinned(131_072, 0);
+/// Totals.
+#[map]
+pub static OX_TOTALS: PerCpuArray<Counter> = PerCpuArray::pinned(total::COUNT, 0);
+/// Token buckets.
+#[map]
+pub static OX_BUCKETS: LruHashMap<u64, Bucket> = LruHashMap::pinned(16_384, 0);
+/// Events to user space.
+#[map]
+pub static OX_EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
+/// The slot a walk works in.
+#[map]
+pub static OX_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
