@@ -12,7 +12,7 @@ use maps::*;
 #[classifier]
 pub fn oxbow_vif(_ctx: TcContext) -> i32 {
     if OX_STATE.get_ptr_mut(0).is_none() { return 0 }
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 /// TC ingress of an underlay device.
