@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
 mod build_ebpf;
+mod gen_idl;
 mod process;
 mod setup;
 mod workspace;
@@ -27,11 +28,13 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
+    GenIdl(gen_idl::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::GenIdl(args) => gen_idl::run(&args),
     }
 }
