@@ -1,0 +1,90 @@
+//! Waiting until no packet can still be using what a commit has replaced.
+//!
+//! A classifier runs inside an RCU read-side section. The kernel waits for all of them (`synchronize_rcu`) before an update of a
+//! map-in-map returns to user space, so that nobody frees an inner map under a running program; a map of our own with one slot turns
+//! that promise into a call. `membarrier(2)` would do the same only on machines with more than one CPU.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_TYPE_ARRAY: u32 = 2;
+const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+
+/// The part of `union bpf_attr` that BPF_MAP_CREATE needs (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+/// The part of `union bpf_attr` that BPF_MAP_UPDATE_ELEM needs.
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A way to wait for a grace period.
+pub struct GracePeriod {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl GracePeriod {
+    /// Makes the two small maps that it takes.
+    pub fn new() -> io::Result<Self> {
+        let inner = create(CreateAttr {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            ..CreateAttr::default()
+        })?;
+        let outer = create(CreateAttr {
+            map_type: MAP_TYPE_ARRAY_OF_MAPS,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            map_flags: 0,
+            inner_map_fd: inner.as_raw_fd() as u32,
+        })?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Returns once every program run that was under way at the call has ended. Blocks for some milliseconds.
+    pub fn wait(&self) -> io::Result<()> {
+        let key = 0u32;
+        let value = self.inner.as_raw_fd() as u32;
+        let attr = ElementAttr {
+            map_fd: self.outer.as_raw_fd() as u32,
+            pad: 0,
+            key: (&raw const key) as u64,
+            value: (&raw const value) as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value are live and of the map's sizes; the kernel only reads them.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const attr, size_of::<ElementAttr>()) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+fn create(attr: CreateAttr) -> io::Result<OwnedFd> {
+    // SAFETY: the attribute is a live structure of the size given; the kernel only reads it.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const attr, size_of::<CreateAttr>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}

@@ -1,0 +1,346 @@
+//! One load of the programs with its maps.
+
+use super::attach::{AttachError, Attachment, Hook, Links, Role};
+use super::counters::Counters;
+use super::events::Events;
+use super::grace::GracePeriod;
+use super::map::{HashTable, MapFailure, Slots};
+use super::pins::{Pins, PinsError};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use oxbow_abi::learning::{FDB_GENERATIONS, Fdb, FdbKey};
+use oxbow_abi::op::Block;
+use oxbow_abi::rule::{NarrowKey, Rule, Table, Tuple, WideKey};
+use oxbow_abi::stats::State;
+use oxbow_abi::topology::{Chassis, Chunk, ChunkKey, Datapath, PeerKey, Port, PortKey, Vif, VifKey};
+use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
+use std::path::PathBuf;
+
+/// Entries of the verdict cache unless configured.
+pub const VERDICTS_DEFAULT: u32 = 131_072;
+
+/// Sizes of the maps, in entries. Hash maps without preallocation cost memory only for what they hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rules with keys of up to 7 words (`OX_RULES`).
+    pub rules: u32,
+    /// Rules with wider keys (`OX_RULES_WIDE`).
+    pub wide_rules: u32,
+    /// Distinct action lists (`OX_BLOCKS`, 256 bytes each, allocated at start).
+    pub blocks: u32,
+    /// Tuples over all tables, two versions of each (`OX_TUPLES`, 88 bytes each, allocated at start).
+    pub tuples: u32,
+    /// Tables over all datapaths (`OX_TABLES`).
+    pub tables: u32,
+    /// Logical flows that can be counted (`OX_LFLOWS`, 16 bytes per CPU each).
+    pub lflows: u32,
+    /// Ports and datapaths over all (`OX_GUARDS`, `OX_PORTS`).
+    pub ports: u32,
+    /// Verdict cache (`OX_VERDICTS`).
+    pub verdicts: u32,
+    /// Cache of denied flows (`OX_DENIED`).
+    pub denied: u32,
+    /// MAC table (`OX_FDB`).
+    pub fdb: u32,
+    /// Chunks of multicast groups (`OX_GROUPS`).
+    pub chunks: u32,
+    /// Chassis (`OX_CHASSIS`, `OX_PEERS`).
+    pub chassis: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            rules: 1 << 20,
+            wide_rules: 1 << 18,
+            blocks: 1 << 14,
+            tuples: 1 << 16,
+            tables: 1 << 15,
+            lflows: 1 << 17,
+            ports: 1 << 18,
+            verdicts: VERDICTS_DEFAULT,
+            denied: 1 << 14,
+            fdb: 1 << 17,
+            chunks: 1 << 16,
+            chassis: 1 << 12,
+        }
+    }
+}
+
+/// What it takes to load.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Mount point of a bpf file system.
+    pub bpffs: PathBuf,
+    /// The hypervisor's system-id: part of the pin path.
+    pub system_id: String,
+    /// The object: bytes of the ELF file that `cargo xtask build-ebpf` makes.
+    pub object: Vec<u8>,
+    /// Map sizes.
+    pub sizes: Sizes,
+    /// Attach by clsact even where tcx exists.
+    pub force_clsact: bool,
+}
+
+/// The programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Pin directory.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// aya or the verifier.
+    #[error("cannot load the eBPF object: {0}")]
+    Object(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("the kernel refuses program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why, with the verifier's log.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object has no such program.
+    #[error("the eBPF object has no program {program}: run `cargo xtask build-ebpf`")]
+    Missing {
+        /// Its name.
+        program: &'static str,
+    },
+    /// A map is missing or of another type.
+    #[error(transparent)]
+    Map(#[from] MapFailure),
+    /// A privilege is missing.
+    #[error("loading eBPF programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root ({0})")]
+    Privilege(#[source] Box<EbpfError>),
+    /// The maps for grace periods could not be made.
+    #[error("cannot make the grace period maps: {0}")]
+    Grace(#[source] std::io::Error),
+}
+
+/// The maps that commits write.
+pub struct Maps {
+    /// `OX_STATE`
+    pub state: Slots<State>,
+    /// `OX_TABLES`
+    pub tables: Slots<Table>,
+    /// `OX_TUPLES`
+    pub tuples: Slots<Tuple>,
+    /// `OX_RULES`
+    pub rules: HashTable<NarrowKey, Rule>,
+    /// `OX_RULES_WIDE`
+    pub wide_rules: HashTable<WideKey, Rule>,
+    /// `OX_BLOCKS`
+    pub blocks: Slots<Block>,
+    /// `OX_DATAPATHS`
+    pub datapaths: HashTable<u32, Datapath>,
+    /// `OX_VIFS`
+    pub vifs: HashTable<VifKey, Vif>,
+    /// `OX_PORTS`
+    pub ports: HashTable<PortKey, Port>,
+    /// `OX_GROUPS`
+    pub groups: HashTable<ChunkKey, Chunk>,
+    /// `OX_CHASSIS`
+    pub chassis: Slots<Chassis>,
+    /// `OX_PEERS`
+    pub peers: HashTable<PeerKey, u32>,
+    /// `OX_GUARDS`
+    pub guards: Slots<u32>,
+    /// `OX_FDB`
+    pub fdb: HashTable<FdbKey, Fdb>,
+    /// `OX_FDB_GENERATIONS`
+    pub fdb_generations: Slots<u32>,
+    /// `OX_VERDICTS`
+    pub verdicts: HashTable<VerdictKey, Verdict>,
+    /// `OX_DENIED`
+    pub denied: HashTable<VerdictKey, Denied>,
+}
+
+/// One load of the programs: loaded and pinned, attached where asked, in force for a device once its link points at it.
+pub struct Instance {
+    ebpf: Ebpf,
+    links: Links,
+    pins: Pins,
+    directory: PathBuf,
+    active: bool,
+    hook: Hook,
+    /// The maps that commits write.
+    pub maps: Maps,
+    /// Counters.
+    pub counters: Counters,
+    /// Grace periods.
+    pub grace: GracePeriod,
+    events: Option<Events>,
+}
+
+impl Instance {
+    /// Loads the object beside whatever an earlier daemon left. Nothing changes for a device until [`Instance::activate`].
+    pub fn load(config: &Config) -> Result<Self, LoadError> {
+        let pins = Pins::open(&config.bpffs, &config.system_id)?;
+        let directory = pins.new_instance()?;
+        let release = kernel_release();
+        let hook = if config.force_clsact || release < (6, 6) { Hook::Clsact } else { Hook::Tcx };
+        let sizes = &config.sizes;
+        let mut loader = EbpfLoader::new();
+        // adjust_room's DECAP_L3 flags exist since 6.3; asked for on an older kernel they fail per packet, not at load.
+        let decap_flags = u32::from(release >= (6, 3));
+        loader
+            .default_map_pin_directory(&directory)
+            .override_global("OX_DECAP_L3_FLAGS", &decap_flags, false)
+            .map_pin_path("OX_FDB", pins.state().join("OX_FDB"))
+            .map_max_entries("OX_RULES", sizes.rules)
+            .map_max_entries("OX_RULES_WIDE", sizes.wide_rules)
+            .map_max_entries("OX_BLOCKS", sizes.blocks)
+            .map_max_entries("OX_TUPLES", sizes.tuples)
+            .map_max_entries("OX_TABLES", sizes.tables)
+            .map_max_entries("OX_LFLOWS", sizes.lflows)
+            .map_max_entries("OX_PORTS", sizes.ports)
+            .map_max_entries("OX_GUARDS", sizes.ports)
+            .map_max_entries("OX_VERDICTS", sizes.verdicts)
+            .map_max_entries("OX_DENIED", sizes.denied)
+            .map_max_entries("OX_FDB", sizes.fdb)
+            .map_max_entries("OX_FDB_GENERATIONS", FDB_GENERATIONS)
+            .map_max_entries("OX_GROUPS", sizes.chunks)
+            .map_max_entries("OX_CHASSIS", sizes.chassis)
+            .map_max_entries("OX_PEERS", sizes.chassis);
+        let loaded = loader.load(&config.object).map_err(|e| {
+            if is_privilege(&e) { LoadError::Privilege(Box::new(e)) } else { LoadError::Object(Box::new(e)) }
+        });
+        let mut ebpf = match loaded {
+            Ok(ebpf) => ebpf,
+            Err(error) => {
+                super::pins::remove_tree(&directory)?;
+                return Err(error);
+            }
+        };
+        for role in [Role::Vif, Role::Underlay] {
+            let program = role.program();
+            classifier(&mut ebpf, role)
+                .ok_or(LoadError::Missing { program })?
+                .load()
+                .map_err(|source| LoadError::Program { program, source: Box::new(source) })?;
+        }
+        let maps = Maps {
+            state: Slots::take(&mut ebpf, "OX_STATE")?,
+            tables: Slots::take(&mut ebpf, "OX_TABLES")?,
+            tuples: Slots::take(&mut ebpf, "OX_TUPLES")?,
+            rules: HashTable::take(&mut ebpf, "OX_RULES")?,
+            wide_rules: HashTable::take(&mut ebpf, "OX_RULES_WIDE")?,
+            blocks: Slots::take(&mut ebpf, "OX_BLOCKS")?,
+            datapaths: HashTable::take(&mut ebpf, "OX_DATAPATHS")?,
+            vifs: HashTable::take(&mut ebpf, "OX_VIFS")?,
+            ports: HashTable::take(&mut ebpf, "OX_PORTS")?,
+            groups: HashTable::take(&mut ebpf, "OX_GROUPS")?,
+            chassis: Slots::take(&mut ebpf, "OX_CHASSIS")?,
+            peers: HashTable::take(&mut ebpf, "OX_PEERS")?,
+            guards: Slots::take(&mut ebpf, "OX_GUARDS")?,
+            fdb: HashTable::take(&mut ebpf, "OX_FDB")?,
+            fdb_generations: Slots::take(&mut ebpf, "OX_FDB_GENERATIONS")?,
+            verdicts: HashTable::take(&mut ebpf, "OX_VERDICTS")?,
+            denied: HashTable::take(&mut ebpf, "OX_DENIED")?,
+        };
+        let counters = Counters::take(&mut ebpf)?;
+        let events = Some(Events::take(&mut ebpf)?);
+        let grace = GracePeriod::new().map_err(LoadError::Grace)?;
+        Ok(Self {
+            ebpf,
+            links: Links::new(pins.clone(), hook),
+            pins,
+            directory,
+            active: false,
+            hook,
+            maps,
+            counters,
+            grace,
+            events,
+        })
+    }
+
+    /// The reader of the event ring; there is one.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.events.take()
+    }
+
+    /// How programs are attached on this kernel.
+    pub const fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// Attaches the program for `role`. On a device that an earlier daemon still serves nothing changes until [`Instance::activate`];
+    /// any other device drops everything until then (nothing is programmed yet).
+    pub fn attach(&mut self, name: &str, ifindex: u32, role: Role) -> Result<(), AttachError> {
+        let program = classifier(&mut self.ebpf, role).ok_or(AttachError::Missing { program: role.program() })?;
+        self.links.attach(program, name, ifindex, role, self.active)
+    }
+
+    /// Detaches; a device that is gone is fine.
+    pub fn detach(&mut self, ifindex: u32, role: Role) -> Result<(), AttachError> {
+        self.links.detach(ifindex, role)
+    }
+
+    /// Devices with our programs.
+    pub fn attached(&self) -> impl Iterator<Item = &Attachment> {
+        self.links.attached()
+    }
+
+    /// Moves every attached device to this instance, one atomic replacement each, detaches what nobody asked for, and retires earlier
+    /// instances. To be called once the maps hold a whole policy. Returns the links that were detached.
+    pub fn activate(&mut self) -> Result<Vec<String>, AttachError> {
+        let devices: Vec<Attachment> = self.links.attached().cloned().collect();
+        for device in devices {
+            let program = classifier(&mut self.ebpf, device.role)
+                .ok_or(AttachError::Missing { program: device.role.program() })?;
+            self.links.attach(program, &device.name, device.ifindex, device.role, true)?;
+        }
+        self.active = true;
+        let strays = self.links.detach_strays()?;
+        for other in self.pins.other_layouts()? {
+            super::pins::remove_tree(&other)?;
+        }
+        self.pins.retire_instances(&self.directory)?;
+        Ok(strays)
+    }
+
+    /// Whether [`Instance::activate`] has run.
+    pub const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// A program, for test runs.
+    pub fn program(&mut self, role: Role) -> Option<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, role)
+    }
+
+    /// Removes every link, program and map of this hypervisor, of other layouts too. Devices pass frames to the host's stack again.
+    pub fn remove_everything(self) -> Result<(), AttachError> {
+        if self.hook == Hook::Clsact {
+            Links::detach_clsact_everywhere()?;
+        }
+        self.pins.remove_all()?;
+        Ok(())
+    }
+}
+
+fn classifier(ebpf: &mut Ebpf, role: Role) -> Option<&mut SchedClassifier> {
+    ebpf.program_mut(role.program()).and_then(|program| program.try_into().ok())
+}
+
+fn is_privilege(error: &EbpfError) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = source {
+        if let Some(io) = e.downcast_ref::<std::io::Error>()
+            && io.raw_os_error() == Some(libc::EPERM)
+        {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
+
+/// Major and minor number of the running kernel; (0, 0) when it does not say, which selects the oldest behaviour.
+fn kernel_release() -> (u32, u32) {
+    let Ok(name) = nix::sys::utsname::uname() else { return (0, 0) };
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

@@ -1,0 +1,17 @@
+//! The kernel side: loading the object, pins, attaching, writing maps, waiting for grace periods, events and counters.
+
+mod attach;
+mod counters;
+mod events;
+mod grace;
+mod instance;
+mod map;
+mod pins;
+
+pub use attach::{AttachError, Attachment, Hook, Role};
+pub use counters::{Counters, DropCount};
+pub use events::{Event, Events};
+pub use grace::GracePeriod;
+pub use instance::{Config, Instance, LoadError, Maps, Sizes, VERDICTS_DEFAULT};
+pub use map::{HashTable, MapFailure, Slots, Value};
+pub use pins::{Pins, PinsError};

@@ -1,0 +1,191 @@
+//! Where everything of one hypervisor is pinned: `<bpffs>/oxbow/<system-id>/<layout>/`.
+//!
+//! ```text
+//! links/<ifindex>-vif, links/<ifindex>-underlay   tcx links: what keeps forwarding when the daemon is gone
+//! state/OX_FDB                                    state that outlives an instance
+//! instance-<n>/OX_…                               the maps of one load of the programs
+//! ```
+//!
+//! A daemon that starts loads a new instance beside the old one, fills it, moves every link to it in one atomic replacement per device,
+//! and only then removes the old one. So a crash in the middle of a commit leaves nothing to repair: the half-written maps belong to an
+//! instance that is about to be replaced whole.
+
+use nix::sys::statfs::{FsType, statfs};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The pin directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// The mount point is not a bpffs.
+    #[error("{path} is not a bpf file system: run `mount -t bpf bpf {path}` or name another one (--bpffs)")]
+    NotBpffs {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("{what} {path}: {source}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11_u32 as _);
+
+/// The pin directory of one hypervisor and layout.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    system: PathBuf,
+    layout: PathBuf,
+}
+
+impl Pins {
+    /// Names the directory; makes it when missing. `bpffs` must be a mounted bpf file system.
+    pub fn open(bpffs: &Path, system_id: &str) -> Result<Self, PinsError> {
+        let kind = statfs(bpffs).map_err(|e| PinsError::File {
+            what: "cannot look at",
+            path: bpffs.into(),
+            source: e.into(),
+        })?;
+        if kind.filesystem_type() != BPF_FS_MAGIC {
+            return Err(PinsError::NotBpffs { path: bpffs.into() });
+        }
+        let root = bpffs.join("oxbow");
+        let system = root.join(escape(system_id));
+        let layout = system.join(oxbow_abi::LAYOUT.to_string());
+        let pins = Self { root, system, layout };
+        for dir in [pins.links(), pins.state()] {
+            fs::create_dir_all(&dir).map_err(|source| PinsError::File { what: "cannot make", path: dir, source })?;
+        }
+        Ok(pins)
+    }
+
+    /// Directory of the links.
+    pub fn links(&self) -> PathBuf {
+        self.layout.join("links")
+    }
+
+    /// Directory of the state that outlives an instance.
+    pub fn state(&self) -> PathBuf {
+        self.layout.join("state")
+    }
+
+    /// Directory of everything of this layout.
+    pub fn layout(&self) -> &Path {
+        &self.layout
+    }
+
+    /// Makes the directory of a new instance.
+    pub fn new_instance(&self) -> Result<PathBuf, PinsError> {
+        let next = self.instances()?.iter().map(|(n, _)| n + 1).max().unwrap_or(1);
+        let dir = self.layout.join(format!("instance-{next}"));
+        fs::create_dir(&dir).map_err(|source| PinsError::File { what: "cannot make", path: dir.clone(), source })?;
+        Ok(dir)
+    }
+
+    /// Numbers and directories of the instances there are.
+    pub fn instances(&self) -> Result<Vec<(u32, PathBuf)>, PinsError> {
+        let mut found = Vec::new();
+        for (name, path) in list(&self.layout)? {
+            if let Some(n) = name.strip_prefix("instance-").and_then(|n| n.parse().ok()) {
+                found.push((n, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes every instance but the one in `keep`.
+    pub fn retire_instances(&self, keep: &Path) -> Result<(), PinsError> {
+        for (_, path) in self.instances()? {
+            if path != keep {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Link directories of other layouts of this hypervisor (an upgrade takes their devices over and then removes them).
+    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinsError> {
+        Ok(list(&self.system)?.into_iter().map(|(_, path)| path).filter(|path| *path != self.layout).collect())
+    }
+
+    /// Removes everything of this hypervisor, other layouts included; links that go detach their programs.
+    pub fn remove_all(&self) -> Result<(), PinsError> {
+        remove_tree(&self.system)?;
+        // Another hypervisor of this host may still use the directory above: not being able to remove it is the normal case then.
+        match fs::remove_dir(&self.root) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY) | Some(libc::EEXIST) | Some(libc::ENOENT)) => {
+                Ok(())
+            }
+            Err(source) => Err(PinsError::File { what: "cannot remove", path: self.root.clone(), source }),
+        }
+    }
+}
+
+/// Entries of a directory; a missing one has none.
+pub(super) fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, PinsError> {
+    let error = |source| PinsError::File { what: "cannot list", path: dir.into(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(error(e)),
+    };
+    entries
+        .map(|entry| entry.map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())).map_err(error))
+        .collect()
+}
+
+/// Removes a directory and all in it.
+pub(super) fn remove_tree(path: &Path) -> Result<(), PinsError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(PinsError::File { what: "cannot remove", path: path.into(), source }),
+    }
+}
+
+/// A system-id as a file name: bpffs refuses dots, and a system-id is often a host's full name.
+fn escape(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_dots_and_slashes_become_file_names() {
+        assert_eq!(escape("hv-1_a"), "hv-1_a");
+        assert_eq!(escape("node1.example.org"), "node1%2Eexample%2Eorg");
+        assert_eq!(escape("../x"), "%2E%2E%2Fx");
+    }
+
+    #[test]
+    fn a_directory_that_is_no_bpffs_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Pins::open(dir.path(), "hv1").unwrap_err().to_string();
+        assert!(
+            error.contains("is not a bpf file system") && error.contains(&dir.path().display().to_string()),
+            "{error}"
+        );
+    }
+}
