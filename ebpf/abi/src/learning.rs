@@ -29,7 +29,7 @@ pub struct Fdb {
     pub seen: u64,
 }
 
-/// Entries of `OX_FDB_GENERATIONS` (array of `u32`): an address hashes to one of them, and whoever changes where an address is adds one to it.
+/// Entries of `OX_FDB_GENERATIONS` (array of `u32`, memory-mappable so that user space adds to it atomically too; one entry every 8 bytes in the mapping): an address hashes to one of them, and whoever changes where an address is adds one to it.
 /// Two addresses that share one invalidate each other's verdicts, nothing worse. Slot 0 is never used.
 pub const FDB_GENERATIONS: u32 = 65536;
 

@@ -45,6 +45,9 @@ pub struct Block {
     pub op: [Op; BLOCK_OPS],
 }
 
+/// Bit of [`Op::arg`] of [`MOVE`] and [`EXCHANGE`]: the operation reads a word that is not in the verdict key; the walk is not cached.
+pub const ARG_OUTSIDE_KEY: u8 = 0x80;
+
 /// `word[dst] = (word[dst] & !a) | (b & a)`.
 pub const SET: u8 = 1;
 /// `word[dst] = (word[dst] & !a) | ((operand[arg] << c) & a)`.

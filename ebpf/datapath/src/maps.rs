@@ -5,7 +5,7 @@
 //! section ends. Arrays are only written where no packet of a version in use looks (see `oxbow_abi::rule`), or word by word.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -69,9 +69,9 @@ pub static OX_GUARDS: Array<u32> = Array::pinned(131_072, 0);
 /// The MAC table.
 #[map]
 pub static OX_FDB: HashMap<FdbKey, Fdb> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
-/// Generations of addresses in the MAC table.
+/// Generations of addresses in the MAC table; mapped by user space, which adds to them atomically as the programs do.
 #[map]
-pub static OX_FDB_GENERATIONS: Array<u32> = Array::pinned(FDB_GENERATIONS, 0);
+pub static OX_FDB_GENERATIONS: Array<u32> = Array::pinned(FDB_GENERATIONS, BPF_F_MMAPABLE);
 /// Drops per reason.
 #[map]
 pub static OX_DROPS: PerCpuArray<Counter> = PerCpuArray::pinned(REASONS, 0);
