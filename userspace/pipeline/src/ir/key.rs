@@ -26,7 +26,7 @@ keys! {
     /// Multicast_Group.tunnel_key: 32768 to 65535, unique in its datapath.
     GroupKey;
     /// A logical flow row: a small dense number that lives as long as the row, not 0. Names are with the compiler
-    /// ([`crate::compile::Compiler::flow`]).
+    /// (`compile::Compiler::flow`).
     LflowId;
     /// A rule of a program: a small dense number, not 0; reused only after the rule was reported as removed.
     RuleId;

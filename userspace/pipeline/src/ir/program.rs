@@ -146,8 +146,33 @@ impl Program {
         self.fdb.get(&(datapath, mac)).copied()
     }
 
-    /// Takes over the rules and sets of a difference; ports, groups and the rest were changed in place by their producer.
-    pub(crate) fn apply(&mut self, changes: &Changes) {
+    /// Puts a datapath in place of what was under its key, or takes it away.
+    pub fn put_datapath(&mut self, key: DatapathKey, datapath: Option<Datapath>) {
+        put(&mut self.datapaths, key, datapath);
+    }
+
+    /// Puts a port in place of what was under its key, or takes it away.
+    pub fn put_port(&mut self, key: (DatapathKey, PortKey), port: Option<Arc<LogicalPort>>) {
+        put(&mut self.ports, key, port);
+    }
+
+    /// Puts a group in place of what was under its key, or takes it away.
+    pub fn put_group(&mut self, key: (DatapathKey, GroupKey), group: Option<Arc<Group>>) {
+        put(&mut self.groups, key, group);
+    }
+
+    /// Puts a chassis in place of what was under its key, or takes it away.
+    pub fn put_chassis(&mut self, key: ChassisId, chassis: Option<Arc<Chassis>>) {
+        put(&mut self.chassis, key, chassis);
+    }
+
+    /// Puts an address behind a port, or forgets it.
+    pub fn put_fdb(&mut self, key: (DatapathKey, Mac), port: Option<PortKey>) {
+        put(&mut self.fdb, key, port);
+    }
+
+    /// Takes over the rules and sets of a difference; datapaths, ports, groups and the rest are put in place by the `put_…` methods.
+    pub fn apply(&mut self, changes: &Changes) {
         for rule in &changes.rules_removed {
             if let Some(table) = self.tables.get_mut(&rule.table) {
                 table.remove(&rule.id);
@@ -179,6 +204,17 @@ impl Program {
         }
         for id in &changes.sets_gone {
             self.sets.remove(id);
+        }
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => {
+            map.insert(key, value);
+        }
+        None => {
+            map.remove(&key);
         }
     }
 }
