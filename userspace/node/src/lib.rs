@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The root daemon of an Oxbow hypervisor: what stands between OVN's Southbound database, the host's Open_vSwitch database, the
+//! kernel's devices and the eBPF dataplane.
+//!
+//! Everything that decides is plain data in, plain data out, with the time as an argument; everything that touches a socket, the
+//! kernel or the clock is in [`netlink`] and [`daemon`].
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`config`] | what Open_vSwitch.external_ids ask for |
+//! | [`rows`] | the rows the rest reads, independent of the database client |
+//! | [`registration`] | Chassis, Encap and Chassis_Private rows of this hypervisor |
+//! | [`claim`] | whether this chassis may bind a port |
+//! | [`vif`] | the life of every VIF: claim, programming, up, release |
+//! | [`locality`] | which datapaths matter here, hence what to monitor |
+//! | [`zones`] | conntrack zone numbers |
+//! | [`tunnels`] | which encapsulation leads to which chassis |
+//! | [`generation`] | when `nb_cfg` may be reported |
+//! | [`fdb`] | learned addresses: kernel to database and back |
+//! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
+//! | [`dataplane`] | what all this needs of the kernel side |
+
+pub mod claim;
+pub mod config;
+pub mod dataplane;
+//pub mod fdb;
+//pub mod generation;
+//pub mod locality;
+//pub mod registration;
+pub mod rows;
+//pub mod switchd;
+//pub mod tunnels;
+pub mod vif;
+//pub mod zones;

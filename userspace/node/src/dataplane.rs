@@ -1,0 +1,207 @@
+//! What the daemon needs of the kernel side. The eBPF backend implements it; tests use [`fake::Fake`].
+
+use std::net::IpAddr;
+
+/// Tunnel keys of a logical port: datapath (24 bits), port (15 bits).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogicalPort {
+    /// Datapath.
+    pub datapath: u32,
+    /// Port.
+    pub port: u32,
+}
+
+/// A logical port that is served on a device of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalVif {
+    /// Name of the logical port.
+    pub name: String,
+    /// Its keys.
+    pub at: LogicalPort,
+    /// Interface index of the device on the switch's side.
+    pub ifindex: u32,
+    /// VLAN tag of a nested port, 0 = the device's own port.
+    pub vlan: u16,
+    /// The port is a localport: its packets stay on this chassis.
+    pub localport: bool,
+    /// Conntrack zone.
+    pub zone: u16,
+}
+
+/// How frames get to another chassis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Number by which ports refer to it: 1‥, stable while the peer is known.
+    pub index: u32,
+    /// Name of the chassis.
+    pub chassis: String,
+    /// Our end point.
+    pub local: IpAddr,
+    /// Theirs.
+    pub remote: IpAddr,
+    /// VXLAN, else Geneve.
+    pub vxlan: bool,
+    /// Fill the outer UDP checksum.
+    pub csum: bool,
+    /// Copy the inner type of service.
+    pub tos_inherit: bool,
+    /// Outer type of service otherwise.
+    pub tos: u8,
+    /// Set Don't Fragment on the outer header.
+    pub df: bool,
+    /// The link-layer way, once it is known.
+    pub hop: Option<NextHop>,
+}
+
+/// The link-layer way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Device to leave by.
+    pub ifindex: u32,
+    /// Hardware address of the next hop.
+    pub destination: [u8; 6],
+    /// Hardware address of the device.
+    pub source: [u8; 6],
+    /// Largest IP packet the way takes.
+    pub mtu: u32,
+}
+
+/// An address in the MAC table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbAddress {
+    /// Tunnel key of the datapath.
+    pub datapath: u32,
+    /// The address.
+    pub mac: [u8; 6],
+}
+
+/// What the kernel side tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An address was seen at a port.
+    Learned {
+        /// Address.
+        address: FdbAddress,
+        /// Tunnel key of the port.
+        port: u32,
+    },
+    /// A frame for this peer could not leave: its next hop is unknown.
+    NextHop {
+        /// [`Peer::index`].
+        peer: u32,
+    },
+    /// A frame was dropped (rate-limited sample).
+    Dropped {
+        /// Name of the reason.
+        reason: &'static str,
+        /// Datapath key.
+        datapath: u32,
+        /// Ingress port key.
+        port: u32,
+        /// Number of the logical flow, 0 = none.
+        flow: u32,
+    },
+}
+
+/// Why the kernel side refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataplaneError {
+    /// The device is gone.
+    #[error("device {0} is gone")]
+    DeviceGone(String),
+    /// A program could not be attached.
+    #[error("cannot attach to {device}: {reason}")]
+    Attach {
+        /// Device.
+        device: String,
+        /// Kernel's or loader's reason.
+        reason: String,
+    },
+    /// A map is full.
+    #[error("map {map} is full ({capacity} entries)")]
+    MapFull {
+        /// Name.
+        map: String,
+        /// Entries it takes.
+        capacity: u32,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Devices: attaching and detaching the programs, and what they tell.
+///
+/// Every call is synchronous and has taken effect in the kernel when it returns: that is the acknowledgement which R-31 asks for.
+pub trait Devices {
+    /// Attaches the VIF program to a device, or takes over the pinned one. Doing it again is no error.
+    ///
+    /// # Errors
+    /// [`DataplaneError::DeviceGone`] when there is no such device any more, [`DataplaneError::Attach`] otherwise.
+    fn attach_vif(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError>;
+
+    /// Detaches it. A device that is gone is no error.
+    fn detach_vif(&mut self, ifindex: u32);
+
+    /// Attaches the tunnel program to an underlay device.
+    ///
+    /// # Errors
+    /// As [`Devices::attach_vif`].
+    fn attach_underlay(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError>;
+
+    /// Detaches it.
+    fn detach_underlay(&mut self, ifindex: u32);
+
+    /// Devices that a former process of ours had attached and that are still attached: their ports kept forwarding meanwhile.
+    fn taken_over(&self) -> Vec<u32>;
+}
+
+pub mod fake {
+    //! A dataplane that only remembers: for tests of everything above it.
+
+    use super::{DataplaneError, Devices};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// The fake.
+    #[derive(Clone, Debug, Default)]
+    pub struct Fake {
+        /// Attached VIF devices.
+        pub vifs: BTreeSet<u32>,
+        /// Attached underlay devices.
+        pub underlays: BTreeSet<u32>,
+        /// Devices whose attachment fails, and the reason given.
+        pub refuse: BTreeMap<u32, String>,
+        /// Devices found attached at start.
+        pub inherited: Vec<u32>,
+    }
+
+    impl Devices for Fake {
+        fn attach_vif(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError> {
+            if let Some(reason) = self.refuse.get(&ifindex) {
+                return Err(DataplaneError::Attach { device: name.to_owned(), reason: reason.clone() });
+            }
+            self.vifs.insert(ifindex);
+            Ok(())
+        }
+
+        fn detach_vif(&mut self, ifindex: u32) {
+            self.vifs.remove(&ifindex);
+        }
+
+        fn attach_underlay(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError> {
+            if let Some(reason) = self.refuse.get(&ifindex) {
+                return Err(DataplaneError::Attach { device: name.to_owned(), reason: reason.clone() });
+            }
+            self.underlays.insert(ifindex);
+            Ok(())
+        }
+
+        fn detach_underlay(&mut self, ifindex: u32) {
+            self.underlays.remove(&ifindex);
+        }
+
+        fn taken_over(&self) -> Vec<u32> {
+            self.inherited.clone()
+        }
+    }
+}
