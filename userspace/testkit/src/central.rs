@@ -1,0 +1,130 @@
+//! The central part of a cloud: NB, SB and a northd.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::artifacts;
+use crate::netns::Netns;
+use crate::ovsdb::{NB_SCHEMA, OvsdbServer, SB_SCHEMA};
+use crate::process::Process;
+use crate::wait::{Look, PATIENCE, wait_until};
+
+/// Which northd translates NB into SB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Northd {
+    /// Debian's `ovn-northd`.
+    Stock,
+    /// `oxbow-northd`.
+    Oxbow,
+    /// None: the test writes SB itself, or starts one later.
+    None,
+}
+
+/// NB, SB and northd, all in one namespace.
+#[derive(Debug)]
+pub struct Central {
+    dir: PathBuf,
+    nb: OvsdbServer,
+    sb: OvsdbServer,
+    northd: Option<Process>,
+}
+
+impl Central {
+    /// Starts the databases and the northd. SB also listens at `sb_remote` (e.g. `ptcp:6642:172.31.0.1`).
+    pub fn start(ns: &Netns, dir: &Path, sb_remote: &str, northd: Northd) -> Result<Self> {
+        let nb = OvsdbServer::builder("nb").schema(NB_SCHEMA).directory(dir).namespace(ns).start()?;
+        let sb = OvsdbServer::builder("sb").schema(SB_SCHEMA).directory(dir).namespace(ns).remote(sb_remote);
+        let sb = sb.start()?;
+        nb.nbctl("init")?;
+        sb.sbctl("init")?;
+        let mut central = Self { dir: dir.to_owned(), nb, sb, northd: None };
+        central.start_northd(ns, northd)?;
+        Ok(central)
+    }
+
+    /// Starts a northd, and waits until it answers on its control socket.
+    ///
+    /// # Errors
+    ///
+    /// When one runs already.
+    pub fn start_northd(&mut self, ns: &Netns, northd: Northd) -> Result<()> {
+        if self.northd.is_some() {
+            bail!("a northd is running already");
+        }
+        let program = match northd {
+            Northd::Stock => artifacts::require_program("ovn-northd")?,
+            Northd::Oxbow => artifacts::binary("oxbow-northd")?,
+            Northd::None => return Ok(()),
+        };
+        let mut command = Command::new(program);
+        command.arg(format!("--ovnnb-db={}", self.nb.remote())).arg(format!("--ovnsb-db={}", self.sb.remote()));
+        command.arg(format!("--unixctl={}", self.control().display())).arg("--no-chdir");
+        command.env("OVN_RUNDIR", &self.dir).env("OVN_LOGDIR", &self.dir);
+        let mut process = ns.spawn("northd", command, &self.dir.join("northd.log"))?;
+        wait_until("northd to answer on its control socket", PATIENCE, || {
+            process.check_alive()?;
+            let status = self.northd_appctl("status")?;
+            Ok(Look::when(status.contains("active"), || format!("{status}\n{}", process.log_tail(2000))))
+        })?;
+        self.northd = Some(process);
+        Ok(())
+    }
+
+    /// Takes the northd's process out, e.g. to kill it; another can be started then.
+    pub fn take_northd(&mut self) -> Option<Process> {
+        self.northd.take()
+    }
+
+    fn control(&self) -> PathBuf {
+        self.dir.join("northd.ctl")
+    }
+
+    /// Sends a command to the northd's control socket.
+    pub fn northd_appctl(&self, args: &str) -> Result<String> {
+        let mut command = Command::new(artifacts::require_program("ovn-appctl")?);
+        command.arg("-t").arg(self.control()).args(crate::process::words(args));
+        let line = crate::process::line(&command);
+        let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
+        crate::process::checked(&line, output)
+    }
+
+    /// The NB server.
+    pub fn nb(&self) -> &OvsdbServer {
+        &self.nb
+    }
+
+    /// The SB server.
+    pub fn sb(&self) -> &OvsdbServer {
+        &self.sb
+    }
+
+    /// An error with the log's end if a daemon has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.nb.process().check_alive()?;
+        self.sb.process().check_alive()?;
+        self.northd.as_mut().map_or(Ok(()), Process::check_alive)
+    }
+
+    /// NB and SB contents and northd's log, for a failure's message.
+    pub fn dump(&self) -> String {
+        let mut text = String::from("--- central\n");
+        let parts = [
+            ("ovn-nbctl show", self.nb.nbctl("show")),
+            ("ovn-sbctl show", self.sb.sbctl("show")),
+            ("ovn-sbctl list Port_Binding", self.sb.sbctl("list Port_Binding")),
+            ("ovn-sbctl list Chassis_Private", self.sb.sbctl("list Chassis_Private")),
+            ("ovn-sbctl list FDB", self.sb.sbctl("list FDB")),
+            ("ovn-sbctl list SB_Global", self.sb.sbctl("list SB_Global")),
+            ("ovn-sbctl lflow-list", self.sb.sbctl("lflow-list")),
+        ];
+        for (title, part) in parts {
+            text.push_str(&format!("$ {title}\n{}\n", part.unwrap_or_else(|error| format!("{error:#}"))));
+        }
+        if let Some(northd) = &self.northd {
+            text.push_str(&format!("--- log of northd\n{}\n", northd.log_tail(8000)));
+        }
+        text
+    }
+}

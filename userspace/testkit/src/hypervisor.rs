@@ -1,0 +1,305 @@
+//! A hypervisor: a namespace with an address on the underlay, an Open_vSwitch database and the daemon that serves it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::artifacts;
+use crate::link;
+use crate::netns::Netns;
+use crate::ovsdb::{OvsdbServer, VSWITCH_SCHEMA};
+use crate::process::Process;
+use crate::wait::{Look, PATIENCE, wait_until};
+
+/// What makes a namespace a chassis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// Debian's `ovn-controller` with `ovs-vswitchd` and its userspace datapath (no kernel module is needed).
+    Stock,
+    /// `oxbow-node`, without `ovs-vswitchd`.
+    Oxbow,
+}
+
+/// Where a hypervisor finds the rest of the cloud.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The remote of SB, as `ovn-remote` takes it.
+    pub sb_remote: String,
+    /// The hypervisor's underlay address.
+    pub address: IpAddr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// `geneve`, `vxlan` or a comma-separated list, as `ovn-encap-type` takes it.
+    pub encap: String,
+}
+
+/// A running hypervisor.
+#[derive(Debug)]
+pub struct Hypervisor {
+    name: String,
+    node: Node,
+    // Fields drop in order: the daemons, then their database, then the namespace they live in.
+    controller: Option<Process>,
+    vswitchd: Option<Process>,
+    ovsdb: OvsdbServer,
+    ns: Netns,
+    site: Site,
+    dir: PathBuf,
+}
+
+/// The device that leads to the underlay.
+pub const UPLINK: &str = "eth0";
+
+/// Bytes a Geneve frame is longer than what it carries, and room to spare; VIFs have the usual 1500.
+pub const UNDERLAY_MTU: u32 = 1600;
+
+impl Hypervisor {
+    /// Starts one in `ns`, whose device [`UPLINK`] is up, and waits until it has configured itself from its database.
+    ///
+    /// `name` becomes the chassis name (`system-id`).
+    pub fn start(ns: Netns, name: &str, node: Node, site: Site, dir: &Path) -> Result<Self> {
+        let ovsdb = OvsdbServer::builder("db").schema(VSWITCH_SCHEMA).directory(dir).namespace(&ns).start()?;
+        ovsdb.vsctl_no_wait("init")?;
+        let mut hypervisor = Self {
+            name: name.to_owned(),
+            node,
+            controller: None,
+            vswitchd: None,
+            ovsdb,
+            ns,
+            site,
+            dir: dir.to_owned(),
+        };
+        hypervisor.configure()?;
+        match node {
+            Node::Stock => hypervisor.start_vswitchd()?,
+            Node::Oxbow => hypervisor.address_on(UPLINK)?,
+        }
+        hypervisor.start_controller()?;
+        Ok(hypervisor)
+    }
+
+    /// Writes what an administrator writes: who we are, where SB is, how to reach us.
+    fn configure(&self) -> Result<()> {
+        let Site { sb_remote, address, encap, .. } = &self.site;
+        let name = &self.name;
+        self.ovsdb.vsctl_no_wait(&format!(
+            "set Open_vSwitch . external_ids:system-id={name} external_ids:hostname={name} \
+             external_ids:ovn-remote={sb_remote} external_ids:ovn-encap-type={encap} external_ids:ovn-encap-ip='\"{address}\"' \
+             external_ids:ovn-encap-csum=false"
+        ))?;
+        if self.node == Node::Stock {
+            self.ovsdb.vsctl_no_wait("set Open_vSwitch . external_ids:ovn-bridge-datapath-type=netdev")?;
+        }
+        Ok(())
+    }
+
+    fn address_on(&self, device: &str) -> Result<()> {
+        link::address(&self.ns, device, &format!("{}/{}", self.site.address, self.site.prefix))
+    }
+
+    /// Starts ovs-vswitchd and moves the uplink into a bridge of its own.
+    ///
+    /// Its userspace tunnels look routes up in a copy that knows only the addresses of bridges, so the underlay address must sit
+    /// on one.
+    fn start_vswitchd(&mut self) -> Result<()> {
+        let mut command = self.daemon(artifacts::require_program("ovs-vswitchd")?);
+        // Without --disable-system it would look for the kernel module.
+        command.arg(self.ovsdb.remote()).arg("--disable-system").arg("--no-chdir");
+        command.arg(format!("--unixctl={}", self.control("vswitchd").display()));
+        self.vswitchd = Some(self.ns.spawn("ovs-vswitchd", command, &self.log("ovs-vswitchd"))?);
+        link::no_offload(&self.ns, UPLINK)?;
+        self.vsctl(&format!(
+            "add-br br-phys -- set Bridge br-phys datapath_type=netdev fail_mode=standalone -- add-port br-phys {UPLINK}"
+        ))?;
+        self.address_on("br-phys")?;
+        self.ns.ip(&format!("link set br-phys mtu {UNDERLAY_MTU} up"))?;
+        Ok(())
+    }
+
+    /// Starts the controller: ovn-controller or oxbow-node.
+    ///
+    /// # Errors
+    ///
+    /// When one runs already.
+    pub fn start_controller(&mut self) -> Result<()> {
+        if self.controller.is_some() {
+            bail!("{}: the controller is running already", self.name);
+        }
+        let command = match self.node {
+            Node::Stock => {
+                let mut command = self.daemon(artifacts::require_program("ovn-controller")?);
+                // 23.03 knows no --unixctl: its control socket is $OVN_RUNDIR/ovn-controller.PID.ctl.
+                command.arg(self.ovsdb.remote()).arg("--no-chdir");
+                command
+            }
+            Node::Oxbow => {
+                let mut command = self.daemon(artifacts::binary("oxbow-node")?);
+                command.arg(self.ovsdb.remote()).arg("--no-chdir");
+                command.arg(format!("--unixctl={}", self.control("node").display()));
+                command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
+                command
+            }
+        };
+        let process = self.ns.spawn(&format!("controller of {}", self.name), command, &self.log("controller"))?;
+        self.controller = Some(process);
+        // Either makes the integration bridge when it starts.
+        wait_until(&format!("br-int on {}", self.name), PATIENCE, || {
+            self.check_alive()?;
+            let bridges = self.ovsdb.vsctl_no_wait("list-br")?;
+            Ok(Look::when(bridges.lines().any(|bridge| bridge == "br-int"), || {
+                let log = self.controller.as_ref().map(|process| process.log_tail(3000)).unwrap_or_default();
+                format!("bridges: {bridges:?}\n{log}")
+            }))
+        })
+    }
+
+    /// A command with this hypervisor's directories instead of the system's.
+    fn daemon(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
+        for kind in ["RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR"] {
+            command.env(format!("OVN_{kind}"), &self.dir).env(format!("OVS_{kind}"), &self.dir);
+        }
+        command
+    }
+
+    fn control(&self, daemon: &str) -> PathBuf {
+        self.dir.join(format!("{daemon}.ctl"))
+    }
+
+    fn log(&self, daemon: &str) -> PathBuf {
+        self.dir.join(format!("{daemon}.log"))
+    }
+
+    /// The chassis name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What serves it.
+    pub fn node(&self) -> Node {
+        self.node
+    }
+
+    /// Its namespace.
+    pub fn ns(&self) -> &Netns {
+        &self.ns
+    }
+
+    /// Its underlay address and whom it talks to.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The directory with its databases, logs and control sockets.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its Open_vSwitch database.
+    pub fn ovsdb(&self) -> &OvsdbServer {
+        &self.ovsdb
+    }
+
+    /// `ovs-vsctl` on its database, waiting until the change is in effect.
+    pub fn vsctl(&self, args: &str) -> Result<String> {
+        self.ovsdb.vsctl(args).with_context(|| format!("on {}", self.name))
+    }
+
+    /// Sends a command to the controller's control socket.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn appctl(&self, args: &str) -> Result<String> {
+        let Some(controller) = &self.controller else { bail!("{}: no controller is running", self.name) };
+        let target = match self.node {
+            Node::Stock => self.dir.join(format!("ovn-controller.{}.ctl", controller.pid())),
+            Node::Oxbow => self.control("node"),
+        };
+        let mut command = Command::new(artifacts::require_program("ovn-appctl")?);
+        command.arg("-t").arg(target).args(crate::process::words(args));
+        let line = crate::process::line(&command);
+        let output = command.output().with_context(|| format!("cannot start `{line}`"))?;
+        crate::process::checked(&line, output)
+    }
+
+    /// Takes the controller's process out, e.g. to kill it; [`Hypervisor::start_controller`] starts another.
+    pub fn take_controller(&mut self) -> Option<Process> {
+        self.controller.take()
+    }
+
+    /// Ends the controller by `exit`, so that it removes itself from SB, or by `exit --restart`, so that everything stays.
+    pub fn exit_controller(&mut self, restart: bool) -> Result<()> {
+        self.appctl(if restart { "exit --restart" } else { "exit" })?;
+        let Some(mut process) = self.controller.take() else { bail!("{}: no controller is running", self.name) };
+        let status = process.wait_end(PATIENCE)?;
+        if !status.success() {
+            bail!("controller of {} ended with {status} after exit\n{}", self.name, process.log_tail(4000));
+        }
+        Ok(())
+    }
+
+    /// Kills the controller as a crash would.
+    pub fn kill_controller(&mut self) -> Result<()> {
+        match self.controller.take() {
+            Some(process) => process.kill(),
+            None => bail!("{}: no controller is running", self.name),
+        }
+    }
+
+    /// Sends a signal to the controller.
+    pub fn signal_controller(&self, signal: Signal) -> Result<()> {
+        match &self.controller {
+            Some(process) => process.signal(signal),
+            None => bail!("{}: no controller is running", self.name),
+        }
+    }
+
+    /// An error with the log's end if a daemon that should run has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.ovsdb.process().check_alive()?;
+        for process in [&mut self.vswitchd, &mut self.controller].into_iter().flatten() {
+            process.check_alive()?;
+        }
+        Ok(())
+    }
+
+    /// Everything there is to know about it, for a failure's message.
+    pub fn dump(&self) -> String {
+        let mut text = format!("--- hypervisor {}\n", self.name);
+        let mut part = |title: &str, part: Result<String>| {
+            text.push_str(&format!("$ {title}\n{}\n", part.unwrap_or_else(|error| format!("{error:#}"))));
+        };
+        part("ovs-vsctl show", self.ovsdb.vsctl_no_wait("show"));
+        part("ovs-vsctl list Interface", self.ovsdb.vsctl_no_wait("list Interface"));
+        part("ovs-vsctl list Open_vSwitch", self.ovsdb.vsctl_no_wait("list Open_vSwitch"));
+        match self.node {
+            Node::Stock => {
+                let bridge = format!("unix:{}", self.dir.join("br-int.mgmt").display());
+                part("ovs-ofctl dump-flows br-int", self.ns.run("ovs-ofctl", &["dump-flows", &bridge]));
+                let control = self.control("vswitchd");
+                let control = control.display().to_string();
+                for command in ["dpctl/dump-flows", "coverage/show", "ovs/route/show", "tnl/neigh/show"] {
+                    part(command, self.ns.run("ovs-appctl", &["-t", &control, command]));
+                }
+            }
+            Node::Oxbow => {
+                part("status", self.appctl("status"));
+                part("tc filter", self.ns.run("sh", &["-c", TC_FILTERS]));
+            }
+        }
+        text.push_str(&self.ns.dump());
+        for process in [&self.controller, &self.vswitchd].into_iter().flatten() {
+            text.push_str(&format!("--- log of {}\n{}\n", process.name(), process.log_tail(8000)));
+        }
+        text
+    }
+}
+
+/// Lists what is attached to every device through clsact.
+const TC_FILTERS: &str = "for d in /sys/class/net/*; do d=${d##*/}; for w in ingress egress; do \
+                          tc filter show dev $d $w | sed \"s/^/$d $w: /\"; done; done";
