@@ -4,3 +4,4 @@
 //! * `tests/cloud_*.rs`: clouds of stock daemons, of ours, and mixed ones.
 
 pub mod layer2;
+pub mod sources;

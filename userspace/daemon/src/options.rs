@@ -169,11 +169,10 @@ impl LogOptions {
 impl SslOptions {
     /// The same options with paths that stay valid after a change of directory; "none" stays what it is.
     pub fn absolute(&self) -> SslOptions {
-        let fix =
-            |path: &Option<PathBuf>| {
-                path.as_ref()
-                    .map(|path| if path == Path::new("none") { path.clone() } else { absolute_in(Path::new(""), path) })
-            };
+        let fix = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map(|path| if path == Path::new("none") { path.clone() } else { absolute_in(Path::new(""), path) })
+        };
         SslOptions {
             private_key: fix(&self.private_key),
             certificate: fix(&self.certificate),
