@@ -8,7 +8,10 @@ mod build_ebpf;
 mod gen_idl;
 mod process;
 mod setup;
+mod test;
 mod workspace;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -28,13 +31,25 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
+    Test(test::Args),
     GenIdl(gen_idl::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
     }
 }

@@ -68,7 +68,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Installs what `needs` asks for and is missing; silent when nothing is.
-#[expect(dead_code, reason = "demo and test call it")]
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     debian::ensure(needs, Mode::Install)?;
     if needs.contains(&Need::Ebpf) {
