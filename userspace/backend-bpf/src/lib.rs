@@ -4,6 +4,8 @@
 //! Invariants: nothing here decides what a packet may do (that is the pipeline's); a commit is one version, whole or not at all; what an
 //! earlier daemon left keeps forwarding until the new policy is complete.
 
+pub mod compile;
+pub mod image;
 pub mod kernel;
 mod plain;
 

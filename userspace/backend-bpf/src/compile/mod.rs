@@ -1,0 +1,9 @@
+//! From the pipeline's rules to keys and operations. Pure.
+
+mod acts;
+mod location;
+mod matching;
+
+pub use acts::{ActError, Compiled, compile};
+pub use location::{Piece, outside_key, pieces};
+pub use matching::{Key, MAX_KEYS, MatchError, Shape, keys};

@@ -1,0 +1,127 @@
+//! Indexes into array maps. What is freed rests until nobody can be using it any more: the owner calls [`Indexes::release`] only after a
+//! grace period.
+
+use std::collections::BTreeMap;
+
+/// An array map has no room left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("map {map} is full ({max} entries): raise its size (see `--help`, map sizes)")]
+pub struct Exhausted {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Its size.
+    pub max: u32,
+}
+
+/// Single indexes, from 1 (0 always means "none").
+#[derive(Debug)]
+pub struct Indexes {
+    map: &'static str,
+    max: u32,
+    next: u32,
+    free: Vec<u32>,
+}
+
+impl Indexes {
+    /// For an array map of `max` elements.
+    pub fn new(map: &'static str, max: u32) -> Self {
+        Self { map, max, next: 1, free: Vec::new() }
+    }
+
+    /// An unused index.
+    pub fn take(&mut self) -> Result<u32, Exhausted> {
+        if let Some(index) = self.free.pop() {
+            return Ok(index);
+        }
+        if self.next >= self.max {
+            return Err(Exhausted { map: self.map, max: self.max });
+        }
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+
+    /// Gives an index back.
+    pub fn release(&mut self, index: u32) {
+        self.free.push(index);
+    }
+
+    /// How many are in use.
+    pub fn used(&self) -> u32 {
+        self.next - 1 - self.free.len() as u32
+    }
+}
+
+/// Runs of consecutive indexes, in sizes of powers of two.
+#[derive(Debug)]
+pub struct Ranges {
+    map: &'static str,
+    max: u32,
+    next: u32,
+    free: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Ranges {
+    /// For an array map of `max` elements.
+    pub fn new(map: &'static str, max: u32) -> Self {
+        Self { map, max, next: 1, free: BTreeMap::new() }
+    }
+
+    /// First index of an unused run of at least `len`.
+    pub fn take(&mut self, len: u32) -> Result<u32, Exhausted> {
+        let size = len.next_power_of_two();
+        if let Some(first) = self.free.get_mut(&size).and_then(Vec::pop) {
+            return Ok(first);
+        }
+        if let Some(end) = self.next.checked_add(size)
+            && end <= self.max
+        {
+            self.next = end;
+            return Ok(end - size);
+        }
+        // Split the smallest larger run that is free.
+        let larger = self.free.iter().find(|(s, runs)| **s > size && !runs.is_empty()).map(|(s, _)| *s);
+        let Some(mut have) = larger else { return Err(Exhausted { map: self.map, max: self.max }) };
+        let Some(first) = self.free.get_mut(&have).and_then(Vec::pop) else {
+            return Err(Exhausted { map: self.map, max: self.max });
+        };
+        while have > size {
+            have /= 2;
+            self.free.entry(have).or_default().push(first + have);
+        }
+        Ok(first)
+    }
+
+    /// Gives a run back that was taken with the same `len`.
+    pub fn release(&mut self, first: u32, len: u32) {
+        self.free.entry(len.next_power_of_two()).or_default().push(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_start_at_one_are_reused_and_run_out_by_name() {
+        let mut indexes = Indexes::new("OX_TABLES", 3);
+        assert_eq!((indexes.take(), indexes.take()), (Ok(1), Ok(2)));
+        assert_eq!(indexes.take().unwrap_err().to_string(), "map OX_TABLES is full (3 entries): raise its size (see `--help`, map sizes)");
+        indexes.release(1);
+        assert_eq!((indexes.take(), indexes.used()), (Ok(1), 2));
+    }
+
+    #[test]
+    fn runs_do_not_overlap_and_larger_ones_are_split_when_needed() {
+        let mut ranges = Ranges::new("OX_TUPLES", 33);
+        let eight = ranges.take(7).unwrap();
+        let twenty_four = ranges.take(16).unwrap();
+        let rest = ranges.take(8).unwrap();
+        assert_eq!((eight, twenty_four, rest), (1, 9, 25));
+        assert!(ranges.take(1).is_err());
+        ranges.release(twenty_four, 16);
+        let mut seen: Vec<u32> = (0..8).map(|_| ranges.take(2).unwrap()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..8).map(|n| 9 + 2 * n).collect::<Vec<_>>());
+        assert!(ranges.take(1).is_err());
+    }
+}
