@@ -2,8 +2,8 @@
 
 use super::location::{Piece, outside_key, pieces};
 use oxbow_abi::op::{
-    ARG_OUTSIDE_KEY, CHECK_IN_PORT_SEC, CHECK_OUT_PORT_SEC, DEC_TTL, DROP, EXCHANGE, GET_FDB, LOOKUP_FDB, MAX_OPS, MOVE, ND_NA, NEXT,
-    OUTPUT_COPY, OUTPUT_END, Op, PUNT, PUT_FDB, RESTORE, SAVE, SET, SET_OPERAND,
+    ARG_OUTSIDE_KEY, CHECK_IN_PORT_SEC, CHECK_OUT_PORT_SEC, DEC_TTL, DROP, EXCHANGE, GET_FDB, LOOKUP_FDB, MAX_OPS,
+    MOVE, ND_NA, NEXT, OUTPUT_COPY, OUTPUT_END, Op, PUNT, PUT_FDB, RESTORE, SAVE, SET, SET_OPERAND,
 };
 use oxbow_abi::reason::Reason;
 use oxbow_abi::rule::OPERANDS;
@@ -55,6 +55,11 @@ pub fn compile(acts: &[Act]) -> Result<Compiled, ActError> {
 }
 
 impl Compiled {
+    /// One operation without operands.
+    pub fn only(op: Op) -> Self {
+        Self { ops: vec![op], ..Self::default() }
+    }
+
     fn push(&mut self, op: Op) {
         self.ops.push(op);
     }
@@ -152,7 +157,14 @@ impl Compiled {
             let bits = (value >> part.from) as u32 & part.ones();
             if part.width >= 16 && bits > u32::from(u8::MAX) && self.operands < OPERANDS {
                 self.operand[self.operands] = bits;
-                let op = Op { code: SET_OPERAND, dst: part.word, arg: self.operands as u8, a, c: u32::from(part.shift), ..Op::default() };
+                let op = Op {
+                    code: SET_OPERAND,
+                    dst: part.word,
+                    arg: self.operands as u8,
+                    a,
+                    c: u32::from(part.shift),
+                    ..Op::default()
+                };
                 self.operands += 1;
                 self.push(op);
             } else {
@@ -216,7 +228,12 @@ fn parts(slice: Slice, width: u8) -> Result<Vec<Part>, ActError> {
         .filter_map(|p: &Piece| {
             let from = low.max(p.offset);
             let to = high.min(p.offset + p.width);
-            (from < to).then(|| Part { word: p.word, shift: p.shift + (from - p.offset), width: to - from, from: from - low })
+            (from < to).then(|| Part {
+                word: p.word,
+                shift: p.shift + (from - p.offset),
+                width: to - from,
+                from: from - low,
+            })
         })
         .collect())
 }
@@ -272,18 +289,21 @@ mod tests {
         let set = compile(&[Act::Set { dst: slice(Field::XxReg0, 96 + 3), width: 1, value: 1 }]).unwrap();
         assert_eq!(set.ops, [Op { code: SET, dst: f::REG, a: 8, b: 8, ..Op::default() }]);
         // xxreg1 = ip6.src
-        let moves = compile(&[Act::Move { dst: slice(Field::XxReg1, 0), src: slice(Field::Ip6Src, 0), width: 128 }]).unwrap();
+        let moves =
+            compile(&[Act::Move { dst: slice(Field::XxReg1, 0), src: slice(Field::Ip6Src, 0), width: 128 }]).unwrap();
         let words: Vec<(u8, u8)> = moves.ops.iter().map(|op| (op.dst, op.src)).collect();
         assert_eq!(words, [(4, 25), (5, 26), (6, 27), (7, 28)]);
         // arp.tha = arp.sha reads what the verdict key has not.
-        let arp = compile(&[Act::Move { dst: slice(Field::ArpTha, 0), src: slice(Field::ArpSha, 0), width: 48 }]).unwrap();
+        let arp =
+            compile(&[Act::Move { dst: slice(Field::ArpTha, 0), src: slice(Field::ArpSha, 0), width: 48 }]).unwrap();
         assert!(arp.ops.iter().all(|op| op.arg == ARG_OUTSIDE_KEY) && arp.ops.len() == 2);
     }
 
     #[test]
     fn a_move_across_words_is_cut_and_an_overlapping_one_refused() {
         // reg0..reg1 bits 16..48 of xreg0 = eth.dst's lower 32 bits.
-        let moves = compile(&[Act::Move { dst: slice(Field::XxReg0, 80), src: slice(Field::EthDst, 0), width: 32 }]).unwrap();
+        let moves =
+            compile(&[Act::Move { dst: slice(Field::XxReg0, 80), src: slice(Field::EthDst, 0), width: 32 }]).unwrap();
         assert_eq!(moves.ops.len(), 2);
         assert_eq!((moves.ops[0].dst, moves.ops[0].a, moves.ops[0].b), (f::REG, 0xffff, 16));
         assert_eq!((moves.ops[1].dst, moves.ops[1].a, moves.ops[1].c), (f::REG + 1, 0xffff_0000, 16));

@@ -22,17 +22,24 @@ const fn piece(word: u8, shift: u8, offset: u8, width: u8) -> Piece {
 
 macro_rules! wide {
     ($first:expr) => {
-        &[piece($first, 0, 96, 32), piece($first + 1, 0, 64, 32), piece($first + 2, 0, 32, 32), piece($first + 3, 0, 0, 32)]
+        const {
+            &[
+                piece($first, 0, 96, 32),
+                piece($first + 1, 0, 64, 32),
+                piece($first + 2, 0, 32, 32),
+                piece($first + 3, 0, 0, 32),
+            ]
+        }
     };
 }
 macro_rules! mac {
     ($first:expr) => {
-        &[piece($first, 0, 32, 16), piece($first + 1, 0, 0, 32)]
+        const { &[piece($first, 0, 32, 16), piece($first + 1, 0, 0, 32)] }
     };
 }
 macro_rules! one {
     ($word:expr, $shift:expr, $width:expr) => {
-        &[piece($word, $shift, 0, $width)]
+        const { &[piece($word, $shift, 0, $width)] }
     };
 }
 
@@ -44,7 +51,7 @@ pub const fn pieces(field: Field) -> Option<&'static [Piece]> {
         Field::OutPort | Field::OutPortKey => one!(f::OUTPORT, 0, 32),
         Field::XxReg0 => wide!(f::REG),
         Field::XxReg1 => wide!(f::REG + 4),
-        Field::XReg4 => &[piece(f::REG + 8, 0, 32, 32), piece(f::REG + 9, 0, 0, 32)],
+        Field::XReg4 => const { &[piece(f::REG + 8, 0, 32, 32), piece(f::REG + 9, 0, 0, 32)] },
         Field::Flags => one!(f::FLAGS, 0, 32),
         Field::CtMark => one!(f::CT_MARK, 0, 32),
         Field::CtLabel => wide!(f::CT_LABEL),
@@ -104,7 +111,11 @@ mod tests {
             let covered: u32 = pieces.iter().map(|p| u32::from(p.width)).sum();
             assert_eq!(covered, u32::from(width), "{field}");
             for pair in pieces.windows(2) {
-                assert_eq!(pair[0].offset, pair[1].offset + pair[1].width, "{field}: pieces are in falling order without gaps");
+                assert_eq!(
+                    pair[0].offset,
+                    pair[1].offset + pair[1].width,
+                    "{field}: pieces are in falling order without gaps"
+                );
                 assert_eq!(pair[0].word + 1, pair[1].word, "{field}: words follow each other");
             }
             for p in pieces {

@@ -105,7 +105,10 @@ mod tests {
     fn indexes_start_at_one_are_reused_and_run_out_by_name() {
         let mut indexes = Indexes::new("OX_TABLES", 3);
         assert_eq!((indexes.take(), indexes.take()), (Ok(1), Ok(2)));
-        assert_eq!(indexes.take().unwrap_err().to_string(), "map OX_TABLES is full (3 entries): raise its size (see `--help`, map sizes)");
+        assert_eq!(
+            indexes.take().unwrap_err().to_string(),
+            "map OX_TABLES is full (3 entries): raise its size (see `--help`, map sizes)"
+        );
         indexes.release(1);
         assert_eq!((indexes.take(), indexes.used()), (Ok(1), 2));
     }

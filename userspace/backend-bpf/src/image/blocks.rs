@@ -51,7 +51,8 @@ impl Blocks {
             }
         }
         for (n, piece) in pieces.iter().enumerate() {
-            let mut block = Block { len: piece.len() as u32, next: chain.get(n + 1).copied().unwrap_or(0), ..Block::default() };
+            let mut block =
+                Block { len: piece.len() as u32, next: chain.get(n + 1).copied().unwrap_or(0), ..Block::default() };
             block.op[..piece.len()].copy_from_slice(piece);
             self.fresh.push((chain[n], block));
         }

@@ -9,4 +9,4 @@ mod tables;
 pub use allocator::{Exhausted, Indexes, Ranges};
 pub use blocks::Blocks;
 pub use guards::{Guards, Scope};
-pub use tables::{Placement, RuleWrite, Tables, TableWrites};
+pub use tables::{Placement, RuleWrite, TableWrites, Tables};

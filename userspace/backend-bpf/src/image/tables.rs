@@ -5,7 +5,9 @@
 
 use super::allocator::{Exhausted, Indexes, Ranges};
 use crate::compile::{Key, Shape};
-use oxbow_abi::rule::{MAX_TUPLES, NEVER, OPERANDS, Rule, RuleSlot, TUPLE_OUTSIDE_KEY, TUPLE_WIDE, Table, Tuple, TupleRange};
+use oxbow_abi::rule::{
+    MAX_TUPLES, NEVER, OPERANDS, Rule, RuleSlot, TUPLE_OUTSIDE_KEY, TUPLE_WIDE, Table, Tuple, TupleRange,
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -64,8 +66,13 @@ impl TupleState {
         if self.shape.outside_key() {
             flags |= TUPLE_OUTSIDE_KEY;
         }
-        let mut tuple =
-            Tuple { id: self.id, max_priority: self.max_priority(), words: self.shape.0.len() as u8, flags, ..Tuple::default() };
+        let mut tuple = Tuple {
+            id: self.id,
+            max_priority: self.max_priority(),
+            words: self.shape.0.len() as u8,
+            flags,
+            ..Tuple::default()
+        };
         for (i, &(word, mask)) in self.shape.0.iter().enumerate() {
             tuple.word[i] = word;
             tuple.mask[i] = mask;
@@ -107,9 +114,9 @@ pub struct TableWrites {
 
 /// What nobody can be using any more after the grace period that follows a commit.
 #[derive(Debug, Default)]
-pub struct Retired {
+struct Retired {
     /// Keys to remove from the kernel: the tuple's number, wide, key.
-    pub keys: Vec<(u32, bool, Key)>,
+    keys: Vec<(u32, bool, Key)>,
     ranges: Vec<(u32, u32)>,
     tuples: Vec<u32>,
     tables: Vec<u32>,
@@ -117,7 +124,7 @@ pub struct Retired {
 
 impl Retired {
     /// Nothing to do.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty() && self.tuples.is_empty() && self.tables.is_empty()
     }
 }
@@ -183,7 +190,8 @@ impl Tables {
                 }
                 let id = self.tuple_ids.take()?;
                 state.tuples.insert(shape.clone(), id);
-                let tuple = TupleState { id, shape: shape.clone(), buckets: FxHashMap::default(), priorities: BTreeMap::new() };
+                let tuple =
+                    TupleState { id, shape: shape.clone(), buckets: FxHashMap::default(), priorities: BTreeMap::new() };
                 self.tuples.insert(id, tuple);
                 self.dirty_tables.insert(table);
                 id
@@ -195,13 +203,19 @@ impl Tables {
         if tuple.max_priority() != before || tuple.buckets.is_empty() {
             self.dirty_tables.insert(table);
         }
-        let bucket = tuple.buckets.entry(key.clone()).or_insert(Bucket { candidates: SmallVec::new(), kernel: NOTHING });
+        let bucket =
+            tuple.buckets.entry(key.clone()).or_insert(Bucket { candidates: SmallVec::new(), kernel: NOTHING });
         let at = bucket.candidates.partition_point(|c| c.rank() < placement.rank());
         bucket.candidates.insert(at, placement);
         if at == 0 {
             self.dirty_keys.insert((number, key));
         }
         Ok(number)
+    }
+
+    /// Number of the table's tuple of that shape.
+    pub fn tuple(&self, table: u32, shape: &Shape) -> Option<u32> {
+        self.tables.get(&table).and_then(|state| state.tuples.get(shape)).copied()
     }
 
     /// Takes a rule away from a key.
@@ -280,7 +294,7 @@ impl Tables {
         for (index, table) in &writes.tables {
             let Some(state) = self.tables.get_mut(index) else { continue };
             for old in state.kernel.range {
-                let kept = table.range.iter().any(|range| *range == old);
+                let kept = table.range.contains(&old);
                 if !kept && old.from != NEVER && old.count != 0 {
                     self.retired.ranges.push((old.first, old.count));
                 }

@@ -3,6 +3,7 @@
 use super::attach::{AttachError, Attachment, Hook, Links, Role};
 use super::counters::Counters;
 use super::events::Events;
+use super::generations::Generations;
 use super::grace::GracePeriod;
 use super::map::{HashTable, MapFailure, Slots};
 use super::pins::{Pins, PinsError};
@@ -148,7 +149,7 @@ pub struct Maps {
     /// `OX_FDB`
     pub fdb: HashTable<FdbKey, Fdb>,
     /// `OX_FDB_GENERATIONS`
-    pub fdb_generations: Slots<u32>,
+    pub fdb_generations: Generations,
     /// `OX_VERDICTS`
     pub verdicts: HashTable<VerdictKey, Verdict>,
     /// `OX_DENIED`
@@ -234,7 +235,7 @@ impl Instance {
             peers: HashTable::take(&mut ebpf, "OX_PEERS")?,
             guards: Slots::take(&mut ebpf, "OX_GUARDS")?,
             fdb: HashTable::take(&mut ebpf, "OX_FDB")?,
-            fdb_generations: Slots::take(&mut ebpf, "OX_FDB_GENERATIONS")?,
+            fdb_generations: Generations::take(&mut ebpf)?,
             verdicts: HashTable::take(&mut ebpf, "OX_VERDICTS")?,
             denied: HashTable::take(&mut ebpf, "OX_DENIED")?,
         };

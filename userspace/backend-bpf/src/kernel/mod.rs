@@ -3,6 +3,7 @@
 mod attach;
 mod counters;
 mod events;
+mod generations;
 mod grace;
 mod instance;
 mod map;
@@ -11,6 +12,7 @@ mod pins;
 pub use attach::{AttachError, Attachment, Hook, Role};
 pub use counters::{Counters, DropCount};
 pub use events::{Event, Events};
+pub use generations::Generations;
 pub use grace::GracePeriod;
 pub use instance::{Config, Instance, LoadError, Maps, Sizes, VERDICTS_DEFAULT};
 pub use map::{HashTable, MapFailure, Slots, Value};

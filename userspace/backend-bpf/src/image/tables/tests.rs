@@ -31,7 +31,8 @@ impl Kernel {
             if best.is_some_and(|(priority, _)| priority >= u32::from(tuple.max_priority)) {
                 break;
             }
-            let key: Key = (0..usize::from(tuple.words)).map(|w| words[usize::from(tuple.word[w])] & tuple.mask[w]).collect();
+            let key: Key =
+                (0..usize::from(tuple.words)).map(|w| words[usize::from(tuple.word[w])] & tuple.mask[w]).collect();
             let Some(rule) = self.rules.get(&(tuple.id, key)) else { continue };
             let Some(slot) = rule.slot.iter().find(|s| s.from <= version && version < s.until) else { continue };
             if best.is_none_or(|(priority, _)| slot.priority > priority) {
@@ -104,7 +105,8 @@ proptest! {
             // A failed attempt first: its writes reach the kernel, the version does not.
             kernel.apply(&tables.writes(version + 1).unwrap());
             for &words in &probes {
-                prop_assert_eq!(kernel.look_up(table, words, version).filter(|_| version > 0), expect(&before, words).filter(|_| version > 0));
+                let (found, want) = (kernel.look_up(table, words, version), expect(&before, words));
+                prop_assert_eq!(found.map(|f| f.0), want.map(|w| w.0).filter(|_| version > 0), "after a failed attempt, words {:?}", words);
             }
             let writes = tables.writes(version + 1).unwrap();
             kernel.apply(&writes);

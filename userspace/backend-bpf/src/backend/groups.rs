@@ -1,0 +1,155 @@
+//! Multicast groups: members in the order they came, so that one port more or less touches one or two chunks.
+
+use oxbow_abi::rule::NEVER;
+use oxbow_abi::topology::{CHUNK, Chunk, ChunkKey, MEMBER_CHASSIS, Members};
+use oxbow_pipeline::ir::{DatapathKey, GroupKey, Location, PortKind, Program};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+
+const EMPTY: Members = Members { from: NEVER, count: 0, member: [0; CHUNK] };
+
+/// Writes of a commit.
+#[derive(Default)]
+pub(super) struct GroupWrites {
+    pub(super) chunks: Vec<(ChunkKey, Chunk)>,
+    orders: Vec<((DatapathKey, GroupKey), Vec<u32>)>,
+}
+
+#[derive(Default)]
+pub(super) struct Groups {
+    dirty: BTreeSet<(DatapathKey, GroupKey)>,
+    /// Members as the kernel has them, in order.
+    order: FxHashMap<(DatapathKey, GroupKey), Vec<u32>>,
+    kernel: FxHashMap<ChunkKey, Chunk>,
+    gone: Vec<ChunkKey>,
+}
+
+impl Groups {
+    pub(super) fn mark(&mut self, datapath: DatapathKey, group: GroupKey) {
+        self.dirty.insert((datapath, group));
+    }
+
+    pub(super) fn writes(&mut self, program: &Program, version: u32) -> GroupWrites {
+        let mut writes = GroupWrites::default();
+        for &(datapath, group) in &self.dirty {
+            let wanted = members(program, datapath, group);
+            let before = self.order.get(&(datapath, group)).map(Vec::as_slice).unwrap_or_default();
+            let order = reorder(before, wanted);
+            let chunks = order.len().div_ceil(CHUNK).max(before.len().div_ceil(CHUNK));
+            for chunk in 0..chunks {
+                let key = ChunkKey { datapath: datapath.0, group: group.0, chunk: chunk as u32 };
+                let slice = |list: &[u32]| {
+                    list.get(chunk * CHUNK..).map(|rest| rest[..rest.len().min(CHUNK)].to_vec()).unwrap_or_default()
+                };
+                let now = slice(&order);
+                if self.kernel.contains_key(&key) && slice(before) == now {
+                    continue;
+                }
+                let mut next = Members { from: version, count: now.len() as u32, ..EMPTY };
+                next.member[..now.len()].copy_from_slice(&now);
+                let kept = self
+                    .kernel
+                    .get(&key)
+                    .and_then(|chunk| chunk.members.into_iter().filter(|m| m.from < version).max_by_key(|m| m.from));
+                writes.chunks.push((key, Chunk { members: [kept.unwrap_or(EMPTY), next] }));
+            }
+            writes.orders.push(((datapath, group), order));
+        }
+        writes
+    }
+
+    /// The version that has them is in force.
+    pub(super) fn committed(&mut self, writes: GroupWrites) {
+        for (key, chunk) in writes.chunks {
+            if chunk.members[1].count == 0 {
+                self.gone.push(key);
+            }
+            self.kernel.insert(key, chunk);
+        }
+        for (key, order) in writes.orders {
+            if order.is_empty() {
+                self.order.remove(&key);
+            } else {
+                self.order.insert(key, order);
+            }
+        }
+        self.dirty.clear();
+    }
+
+    /// After a grace period: empty chunks to remove from the kernel.
+    pub(super) fn settle(&mut self) -> Vec<ChunkKey> {
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|key| {
+            self.kernel
+                .get(key)
+                .is_some_and(|chunk| chunk.members.iter().max_by_key(|m| rank(m)).is_some_and(|m| m.count == 0))
+        });
+        for key in &gone {
+            self.kernel.remove(key);
+        }
+        gone
+    }
+}
+
+/// Empty slots rank below every version.
+fn rank(members: &Members) -> u64 {
+    if members.from == NEVER { 0 } else { u64::from(members.from) + 1 }
+}
+
+/// Ports of this chassis and chassis with ports: everybody who gets a copy.
+fn members(program: &Program, datapath: DatapathKey, group: GroupKey) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let Some(group) = program.group(datapath, group) else { return found };
+    for &key in &group.members {
+        let Some(port) = program.port(datapath, key).filter(|port| port.kind.is_served()) else { continue };
+        match port.location {
+            Location::Local { .. } => {
+                found.insert(key.0);
+            }
+            Location::Remote { chassis } if port.kind == PortKind::Vif => {
+                found.insert(MEMBER_CHASSIS | chassis.0);
+            }
+            Location::Remote { .. } | Location::Unbound => {}
+        }
+        found.extend(port.additional.iter().map(|chassis| MEMBER_CHASSIS | chassis.0));
+    }
+    found
+}
+
+/// The members wanted, keeping as many as possible where they are: what goes is replaced by what comes, then by what stands last.
+fn reorder(before: &[u32], mut wanted: BTreeSet<u32>) -> Vec<u32> {
+    let mut order: Vec<Option<u32>> = before.iter().map(|member| wanted.remove(member).then_some(*member)).collect();
+    let mut coming = wanted.into_iter();
+    for place in order.iter_mut().filter(|place| place.is_none()) {
+        *place = coming.next();
+    }
+    order.extend(coming.map(Some));
+    let mut at = 0;
+    while at < order.len() {
+        if order[at].is_some() {
+            at += 1;
+        } else {
+            let last = order.pop().flatten();
+            if at < order.len() {
+                order[at] = last;
+            }
+        }
+    }
+    order.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_stay_where_they_are() {
+        let set = |list: &[u32]| list.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!(reorder(&[], set(&[3, 1, 2])), [1, 2, 3]);
+        assert_eq!(reorder(&[1, 2, 3], set(&[1, 2, 3, 4])), [1, 2, 3, 4]);
+        assert_eq!(reorder(&[1, 2, 3, 4], set(&[1, 3, 4])), [1, 4, 3]);
+        assert_eq!(reorder(&[1, 2, 3], set(&[1, 9, 3])), [1, 9, 3]);
+        assert_eq!(reorder(&[1, 2, 3], set(&[])), [] as [u32; 0]);
+        assert_eq!(reorder(&[1, 2, 3, 4, 5], set(&[5])), [5]);
+    }
+}

@@ -1,0 +1,419 @@
+//! The backend: follows the pipeline's program with the kernel's maps, one version per commit.
+//!
+//! Order of a commit, and why:
+//!
+//! 1. blocks, tuples, rules, tables, stage maps, group chunks for version `v + 1` (packets of `v` do not look at them);
+//! 2. VIFs and ports that are gone are removed (fail closed);
+//! 3. `version = v + 1`: new packets use the new policy, whole;
+//! 4. VIFs and ports that are new or changed are written (never before the rules that guard them are in force);
+//! 5. guards are raised to `v + 1`: cached verdicts that rest on what changed die;
+//! 6. after a grace period what only `v` used is removed and its indexes are free again.
+//!
+//! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
+
+mod groups;
+mod ports;
+mod rules;
+mod stages;
+
+use crate::image::{Blocks, Exhausted, Guards, Scope, Tables};
+use crate::kernel::{Config, Instance, LoadError, MapFailure};
+use groups::Groups;
+use oxbow_abi::learning::{FDB_CONFIRMED, Fdb, FdbKey};
+use oxbow_abi::rule::{NarrowKey, Rule, WideKey};
+use oxbow_abi::stats::State;
+use oxbow_abi::topology::{Chassis, PeerKey};
+use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, LflowId, Mac, Program, RuleId};
+use ports::Ports;
+use rules::Rules;
+use stages::StageMaps;
+use std::collections::BTreeMap;
+use zerocopy::FromZeros;
+
+/// A rule that the backend cannot hold as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its logical flow.
+    pub lflow: LflowId,
+    /// Its datapath.
+    pub datapath: DatapathKey,
+    /// What is wrong.
+    pub what: String,
+    /// What was done about it.
+    pub consequence: Consequence,
+}
+
+/// What a rule that cannot be held becomes (design invariant: fail closed, and loudly).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// Its match drops.
+    Drops,
+    /// It is left out: it could only have let packets pass.
+    LeftOut,
+    /// Its whole table drops on this datapath, because it is a dropping rule.
+    TableClosed,
+}
+
+/// A commit did not take place; the version in force is the one before, and the next commit tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A map is full or refuses.
+    #[error(transparent)]
+    Map(#[from] MapFailure),
+    /// An array map has no room.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// Waiting for a grace period failed.
+    #[error("waiting for packets of the old version to finish: {0}")]
+    Grace(#[source] std::io::Error),
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The version now in force.
+    pub version: u32,
+    /// Rule keys written.
+    pub keys: usize,
+    /// Map writes of every other kind.
+    pub others: usize,
+}
+
+/// Knobs of the programs, see [`State`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Copies that one packet may become.
+    pub fan_out: u32,
+    /// Broadcast, unknown and multicast packets per second and port; 0 = no limit.
+    pub bum_rate: u32,
+    /// Burst of the same.
+    pub bum_burst: u32,
+    /// Addresses learned per second and port; 0 = no limit.
+    pub fdb_rate: u32,
+    /// Whether drops are told as events.
+    pub drop_events: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { fan_out: 4096, bum_rate: 10_000, bum_burst: 20_000, fdb_rate: 1_000, drop_events: false }
+    }
+}
+
+/// The eBPF backend of one hypervisor.
+pub struct Backend {
+    instance: Instance,
+    version: u32,
+    limits: Limits,
+    tables: Tables,
+    blocks: Blocks,
+    guards: Guards,
+    rules: Rules,
+    stages: StageMaps,
+    ports: Ports,
+    groups: Groups,
+    dirty_fdb: Vec<(DatapathKey, Mac)>,
+    chassis: BTreeMap<ChassisId, Chassis>,
+    raised_chassis: Vec<ChassisId>,
+    settled: bool,
+}
+
+impl Backend {
+    /// Loads a new instance of the programs, beside whatever an earlier daemon left in force; see [`Backend::activate`].
+    pub fn open(config: &Config, limits: Limits) -> Result<Self, LoadError> {
+        let instance = Instance::load(config)?;
+        let sizes = &config.sizes;
+        let lflows = instance.counters.lflow_capacity();
+        Ok(Self {
+            version: 0,
+            limits,
+            tables: Tables::new(sizes.tables, sizes.tuples),
+            blocks: Blocks::new(sizes.blocks),
+            guards: Guards::new(sizes.ports),
+            rules: Rules::new(lflows),
+            stages: StageMaps::default(),
+            ports: Ports::default(),
+            groups: Groups::default(),
+            dirty_fdb: Vec::new(),
+            chassis: BTreeMap::new(),
+            raised_chassis: Vec::new(),
+            settled: true,
+            instance,
+        })
+    }
+
+    /// The loaded programs: attaching, counters, events.
+    pub fn instance(&mut self) -> &mut Instance {
+        &mut self.instance
+    }
+
+    /// The version in force; 0 = none yet, everything is dropped.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Rules that could not be held as they are.
+    pub fn problems(&self) -> impl Iterator<Item = (RuleId, &Problem)> {
+        self.rules.problems()
+    }
+
+    /// Tables, tuples and rule keys in use.
+    pub fn occupancy(&self) -> (usize, usize, usize) {
+        self.tables.occupancy()
+    }
+
+    /// Takes a difference over into the desired state and puts all that is outstanding in force.
+    ///
+    /// # Errors
+    /// The version before stays in force; a later call, also with an empty difference, tries again.
+    pub fn commit(&mut self, program: &Program, changes: &Changes) -> Result<Committed, CommitError> {
+        self.absorb(program, changes);
+        self.flush(program)
+    }
+
+    fn absorb(&mut self, program: &Program, changes: &Changes) {
+        let mut places = rules::Places {
+            tables: &mut self.tables,
+            blocks: &mut self.blocks,
+            guards: &mut self.guards,
+            stages: &mut self.stages,
+        };
+        self.rules.apply(&mut places, program, changes);
+        for &datapath in &changes.datapaths {
+            self.stages.mark(datapath);
+            self.guards.raise(Scope::Datapath(datapath.0));
+        }
+        for &(datapath, port) in &changes.ports {
+            self.ports.mark(datapath, port);
+        }
+        for &(datapath, group) in &changes.groups {
+            self.groups.mark(datapath, group);
+        }
+        self.dirty_fdb.extend_from_slice(&changes.fdb);
+    }
+
+    fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
+        self.settle()?;
+        let version = self.version + 1;
+        let mut done = Committed { version, ..Committed::default() };
+        // 1. What only packets of the new version look at.
+        let stage_writes = self.stages.writes(program, version, &mut self.tables, &mut self.guards)?;
+        let table_writes = self.tables.writes(version)?;
+        let group_writes = self.groups.writes(program, version);
+        let port_writes = self.ports.writes(program, &mut self.guards)?;
+        for (index, block) in self.blocks.fresh() {
+            self.instance.maps.blocks.set(*index, block)?;
+        }
+        done.others +=
+            self.blocks.fresh().len() + table_writes.tuples.len() + table_writes.tables.len() + stage_writes.len();
+        self.write_rules(&table_writes.rules)?;
+        done.keys = table_writes.rules.len();
+        for (index, tuple) in &table_writes.tuples {
+            self.instance.maps.tuples.set(*index, tuple)?;
+        }
+        for (index, table) in &table_writes.tables {
+            self.instance.maps.tables.set(*index, table)?;
+        }
+        for write in &stage_writes {
+            self.instance.maps.datapaths.insert(&write.datapath, &write.value)?;
+        }
+        for (key, chunk) in &group_writes.chunks {
+            self.instance.maps.groups.insert(key, chunk)?;
+        }
+        done.others += group_writes.chunks.len() + port_writes.len();
+        // 2. What is gone passes nothing any more.
+        for key in &port_writes.vifs_removed {
+            self.instance.maps.vifs.remove(key)?;
+        }
+        for key in &port_writes.ports_removed {
+            self.instance.maps.ports.remove(key)?;
+        }
+        // 3. The new policy is in force.
+        let state = State {
+            version,
+            flags: if self.limits.drop_events { oxbow_abi::stats::STATE_DROP_EVENTS } else { 0 },
+            fan_out_budget: self.limits.fan_out,
+            bum_rate: self.limits.bum_rate,
+            bum_burst: self.limits.bum_burst,
+            fdb_rate: self.limits.fdb_rate,
+        };
+        self.instance.maps.state.set(0, &state)?;
+        self.version = version;
+        self.settled = false;
+        self.blocks.written();
+        self.tables.committed(&table_writes);
+        self.stages.committed(stage_writes);
+        self.groups.committed(group_writes);
+        self.rules.committed();
+        // 4. New and changed ports, 5. guards. The policy is in force whatever happens here; what fails stays marked and is tried again.
+        for (key, port) in &port_writes.ports {
+            self.instance.maps.ports.insert(key, port)?;
+        }
+        for (key, vif) in &port_writes.vifs {
+            self.instance.maps.vifs.insert(key, vif)?;
+        }
+        self.ports.committed(port_writes, &mut self.guards);
+        self.write_fdb(program)?;
+        for id in self.raised_chassis.drain(..) {
+            self.guards.raise(Scope::Chassis(id.0));
+        }
+        for guard in self.guards.raised() {
+            self.instance.maps.guards.set(guard, &version)?;
+        }
+        self.guards.committed();
+        Ok(done)
+    }
+
+    fn write_rules(&mut self, writes: &[crate::image::RuleWrite]) -> Result<(), MapFailure> {
+        let mut narrow: (Vec<NarrowKey>, Vec<Rule>) = Default::default();
+        let mut wide: (Vec<WideKey>, Vec<Rule>) = Default::default();
+        for write in writes {
+            if write.wide {
+                wide.0.push(wide_key(write.tuple, &write.key));
+                wide.1.push(write.value);
+            } else {
+                narrow.0.push(narrow_key(write.tuple, &write.key));
+                narrow.1.push(write.value);
+            }
+        }
+        self.instance.maps.rules.insert_many(&narrow.0, &narrow.1)?;
+        self.instance.maps.wide_rules.insert_many(&wide.0, &wide.1)
+    }
+
+    /// Waits until no packet can be using what the last commit replaced, and removes it. The next commit does it when nobody has before;
+    /// a daemon calls it when it is idle, so that commits do not wait.
+    pub fn settle(&mut self) -> Result<(), CommitError> {
+        if self.settled {
+            return Ok(());
+        }
+        self.instance.grace.wait().map_err(CommitError::Grace)?;
+        for (tuple, wide, key) in self.tables.settle() {
+            if wide {
+                self.instance.maps.wide_rules.remove(&wide_key(tuple, &key))?;
+            } else {
+                self.instance.maps.rules.remove(&narrow_key(tuple, &key))?;
+            }
+        }
+        for block in self.rules.settle() {
+            self.blocks.release(block);
+        }
+        for datapath in self.stages.settle() {
+            self.instance.maps.datapaths.remove(&datapath)?;
+            self.guards.forget(Scope::Datapath(datapath));
+        }
+        for key in self.groups.settle() {
+            self.instance.maps.groups.remove(&key)?;
+        }
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Puts the FDB rows of the Southbound database into the MAC table.
+    fn write_fdb(&mut self, program: &Program) -> Result<(), MapFailure> {
+        while let Some(&(datapath, mac)) = self.dirty_fdb.last() {
+            let key = FdbKey { datapath: datapath.0, mac_hi: (mac.0 >> 32) as u32, mac_lo: mac.0 as u32 };
+            let before = self.instance.maps.fdb.get(&key)?;
+            match program.fdb(datapath, mac) {
+                Some(port) => {
+                    let seen = before.map_or_else(monotonic_nanoseconds, |entry| entry.seen);
+                    self.instance.maps.fdb.insert(&key, &Fdb { port: port.0, flags: FDB_CONFIRMED, seen })?;
+                    if before.is_none_or(|entry| entry.port != port.0) {
+                        self.instance.maps.fdb_generations.raise(&key);
+                    }
+                }
+                None => {
+                    self.instance.maps.fdb.remove(&key)?;
+                    self.instance.maps.fdb_generations.raise(&key);
+                }
+            }
+            self.dirty_fdb.pop();
+        }
+        Ok(())
+    }
+
+    /// Removes addresses that the kernel learned by itself, that the database never confirmed and that have not been seen for
+    /// `older_than` nanoseconds. Returns how many.
+    pub fn age_fdb(&mut self, older_than: u64) -> Result<usize, MapFailure> {
+        let now = monotonic_nanoseconds();
+        let stale: Vec<FdbKey> = self
+            .instance
+            .maps
+            .fdb
+            .entries()
+            .filter_map(|entry| match entry {
+                Ok((key, value)) if value.flags & FDB_CONFIRMED == 0 && now.saturating_sub(value.seen) > older_than => {
+                    Some(Ok(key))
+                }
+                Ok(_) => None,
+                Err(e) => Some(Err(e)),
+            })
+            .collect::<Result<_, _>>()?;
+        for key in &stale {
+            self.instance.maps.fdb.remove(key)?;
+            self.instance.maps.fdb_generations.raise(key);
+        }
+        Ok(stale.len())
+    }
+
+    /// How to reach another chassis, as the host's routes and neighbours have it; `None` forgets it. The element is written in place: while
+    /// it changes a packet may be sent with one half of the old addresses, as on any network whose next hop moves.
+    ///
+    /// # Errors
+    /// The id is beyond the map, or the map refuses.
+    pub fn set_chassis(&mut self, id: ChassisId, reach: Option<&Chassis>) -> Result<(), CommitError> {
+        let peer = |chassis: &Chassis| PeerKey { local: chassis.local, remote: chassis.remote };
+        let old = self.chassis.get(&id).copied();
+        if let Some(old) = &old
+            && reach.is_none_or(|new| peer(new) != peer(old))
+        {
+            self.instance.maps.peers.remove(&peer(old))?;
+        }
+        match reach {
+            Some(new) => {
+                let guard = self.guards.index(Scope::Chassis(id.0))?;
+                let new = Chassis { guard, ..*new };
+                if old == Some(new) {
+                    return Ok(());
+                }
+                self.instance.maps.chassis.set(id.0, &new)?;
+                self.instance.maps.peers.insert(&peer(&new), &id.0)?;
+                self.chassis.insert(id, new);
+            }
+            None => {
+                self.instance.maps.chassis.set(id.0, &Chassis::default())?;
+                self.chassis.remove(&id);
+            }
+        }
+        self.raised_chassis.push(id);
+        Ok(())
+    }
+
+    /// Moves every attached device to this instance, once its policy is complete: the devices that an earlier daemon served change over
+    /// in one atomic replacement each. Returns the links of devices that nobody wants any more; they are detached.
+    pub fn activate(&mut self) -> Result<Vec<String>, crate::kernel::AttachError> {
+        self.instance.activate()
+    }
+
+    /// Removes everything of this hypervisor from the kernel.
+    pub fn remove_everything(self) -> Result<(), crate::kernel::AttachError> {
+        self.instance.remove_everything()
+    }
+}
+
+fn narrow_key(tuple: u32, words: &[u32]) -> NarrowKey {
+    let mut key = NarrowKey { tuple, ..NarrowKey::default() };
+    key.word[..words.len()].copy_from_slice(words);
+    key
+}
+
+fn wide_key(tuple: u32, words: &[u32]) -> WideKey {
+    let mut key = WideKey { tuple, ..WideKey::new_zeroed() };
+    key.word[..words.len()].copy_from_slice(words);
+    key
+}
+
+/// The clock that the programs stamp entries with.
+fn monotonic_nanoseconds() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}

@@ -1,0 +1,126 @@
+//! Logical ports and the devices they are on.
+
+use crate::image::{Exhausted, Guards, Scope};
+use oxbow_abi::topology::{
+    PORT_LOCAL, PORT_REMOTE, PORT_UNBOUND, PORT_UNSERVED, Port, PortKey as AbiPortKey, VIF_HAS_NESTED, VIF_LOCALPORT,
+    VIF_NESTED, Vif, VifKey,
+};
+use oxbow_pipeline::ir::{DatapathKey, Location, LogicalPort, PortKey, PortKind, Program};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+
+/// Writes of a commit: removals before the version is raised, the rest after.
+#[derive(Default)]
+pub(super) struct PortWrites {
+    pub(super) vifs_removed: Vec<VifKey>,
+    pub(super) ports_removed: Vec<AbiPortKey>,
+    pub(super) ports: Vec<(AbiPortKey, Port)>,
+    pub(super) vifs: Vec<(VifKey, Vif)>,
+}
+
+impl PortWrites {
+    pub(super) fn len(&self) -> usize {
+        self.vifs_removed.len() + self.ports_removed.len() + self.ports.len() + self.vifs.len()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Ports {
+    dirty: BTreeSet<(DatapathKey, PortKey)>,
+    kernel: FxHashMap<AbiPortKey, Port>,
+    vifs: FxHashMap<VifKey, Vif>,
+}
+
+impl Ports {
+    pub(super) fn mark(&mut self, datapath: DatapathKey, port: PortKey) {
+        self.dirty.insert((datapath, port));
+    }
+
+    /// What changes for the ports marked since the last commit.
+    pub(super) fn writes(&mut self, program: &Program, guards: &mut Guards) -> Result<PortWrites, Exhausted> {
+        let mut writes = PortWrites::default();
+        if self.dirty.is_empty() {
+            return Ok(writes);
+        }
+        let mut vifs = self.vifs.clone();
+        vifs.retain(|_, vif| !self.dirty.contains(&(DatapathKey(vif.datapath), PortKey(vif.port))));
+        for &(datapath, key) in &self.dirty {
+            let abi = AbiPortKey { datapath: datapath.0, port: key.0 };
+            let scope = Scope::Port(datapath.0, key.0);
+            let Some(port) = program.port(datapath, key) else {
+                if self.kernel.contains_key(&abi) {
+                    writes.ports_removed.push(abi);
+                }
+                continue;
+            };
+            let guard = guards.index(scope)?;
+            let value = encode(port, guard);
+            if self.kernel.get(&abi) != Some(&value) {
+                writes.ports.push((abi, value));
+                guards.raise(scope);
+            }
+            if value.kind == PORT_LOCAL {
+                let nested = if value.vlan == 0 { 0 } else { VIF_NESTED };
+                let vif = Vif {
+                    datapath: abi.datapath,
+                    port: abi.port,
+                    guard,
+                    flags: value.flags | nested,
+                    zone: value.zone,
+                    reserved: 0,
+                };
+                vifs.insert(VifKey { ifindex: value.ifindex, vlan: value.vlan }, vif);
+            }
+        }
+        // A device's own port must know whether tags are to be looked up.
+        let nested: BTreeSet<u32> = vifs.keys().filter(|key| key.vlan != 0).map(|key| key.ifindex).collect();
+        for (key, vif) in vifs.iter_mut().filter(|(key, _)| key.vlan == 0) {
+            vif.flags =
+                if nested.contains(&key.ifindex) { vif.flags | VIF_HAS_NESTED } else { vif.flags & !VIF_HAS_NESTED };
+        }
+        writes.vifs_removed = self.vifs.keys().filter(|key| !vifs.contains_key(*key)).copied().collect();
+        writes.vifs = vifs.into_iter().filter(|(key, vif)| self.vifs.get(key) != Some(vif)).collect();
+        Ok(writes)
+    }
+
+    /// The kernel has them.
+    pub(super) fn committed(&mut self, writes: PortWrites, guards: &mut Guards) {
+        for key in writes.vifs_removed {
+            self.vifs.remove(&key);
+        }
+        for key in writes.ports_removed {
+            self.kernel.remove(&key);
+            guards.forget(Scope::Port(key.datapath, key.port));
+        }
+        self.kernel.extend(writes.ports);
+        self.vifs.extend(writes.vifs);
+        self.dirty.clear();
+    }
+}
+
+/// The kernel's view of a port.
+fn encode(port: &LogicalPort, guard: u32) -> Port {
+    let mut value = Port { guard, kind: PORT_UNBOUND, ..Port::default() };
+    if port.kind == PortKind::Localport {
+        value.flags |= VIF_LOCALPORT;
+    }
+    if !port.kind.is_served() {
+        value.kind = PORT_UNSERVED;
+        return value;
+    }
+    match port.location {
+        Location::Unbound => {}
+        Location::Local { ifindex, tag } => {
+            value.kind = PORT_LOCAL;
+            value.ifindex = ifindex;
+            value.vlan = u32::from(tag.unwrap_or(0));
+            value.additional = port.additional.first().map_or(0, |chassis| chassis.0);
+        }
+        Location::Remote { chassis } => {
+            value.kind = PORT_REMOTE;
+            value.chassis = chassis.0;
+            value.additional = port.additional.iter().find(|c| **c != chassis).map_or(0, |c| c.0);
+        }
+    }
+    value
+}

@@ -1,0 +1,359 @@
+//! Rules of the program as entries of tables.
+
+use super::stages::{Place, StageMaps};
+use super::{Consequence, Problem};
+use crate::compile::{self, Key, Shape, compile};
+use crate::image::{Blocks, Exhausted, Guards, Placement, Scope, Tables};
+use oxbow_abi::op::{DROP, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS};
+use oxbow_abi::reason::Reason;
+use oxbow_abi::rule::OPERANDS;
+use oxbow_pipeline::ir::{
+    Act, Alternatives, Changes, DatapathKey, Dim, Field, LflowId, Masked, Pipeline, Program, Rule, RuleId, SetId, Sub,
+    SubResult, SubRule,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Ports that a change may be tied to one by one; beyond, the whole datapath is invalidated.
+const MAX_PORT_SCOPES: usize = 64;
+
+/// What rules are put into.
+pub(super) struct Places<'a> {
+    pub(super) tables: &'a mut Tables,
+    pub(super) blocks: &'a mut Blocks,
+    pub(super) guards: &'a mut Guards,
+    pub(super) stages: &'a mut StageMaps,
+}
+
+struct Held {
+    datapath: DatapathKey,
+    egress: bool,
+    table: u32,
+    placement: Placement,
+    /// Whether `placement.block` is a block of ours (not a sub-table's answer).
+    has_block: bool,
+    dims: Arc<[Dim]>,
+    entries: Vec<(u32, Key)>,
+}
+
+pub(super) struct Rules {
+    held: FxHashMap<RuleId, Held>,
+    users: FxHashMap<SetId, FxHashSet<RuleId>>,
+    problems: BTreeMap<RuleId, Problem>,
+    lflow_capacity: u32,
+    /// Blocks of rules that went since the last commit, and since the last grace period.
+    going: Vec<u32>,
+    gone: Vec<u32>,
+}
+
+/// What a rule puts into its table.
+enum Content<'a> {
+    Acts(&'a [Act]),
+    Answer(SubResult),
+}
+
+impl Rules {
+    pub(super) fn new(lflow_capacity: u32) -> Self {
+        Self {
+            held: FxHashMap::default(),
+            users: FxHashMap::default(),
+            problems: BTreeMap::new(),
+            lflow_capacity,
+            going: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = (RuleId, &Problem)> {
+        self.problems.iter().map(|(id, problem)| (*id, problem))
+    }
+
+    /// Follows a difference.
+    pub(super) fn apply(&mut self, places: &mut Places<'_>, program: &Program, changes: &Changes) {
+        for rule in &changes.rules_removed {
+            self.remove(places, program, rule.id);
+        }
+        for rule in &changes.sub_removed {
+            self.remove(places, program, rule.id);
+        }
+        for (set, removed, added) in &changes.sets {
+            self.change_set(places, program, *set, removed, added);
+        }
+        for rule in &changes.rules_added {
+            self.add_rule(places, program, rule);
+        }
+        for rule in &changes.sub_added {
+            self.add_sub_rule(places, program, rule);
+        }
+    }
+
+    fn add_rule(&mut self, places: &mut Places<'_>, program: &Program, rule: &Rule) {
+        let place = Place::Stage(rule.table.pipeline, rule.table.stage);
+        let egress = rule.table.pipeline == Pipeline::Egress;
+        self.add(
+            places,
+            program,
+            rule.id,
+            rule.table.datapath,
+            place,
+            egress,
+            rule.priority,
+            rule.lflow,
+            &rule.dims,
+            Content::Acts(&rule.acts),
+        );
+    }
+
+    fn add_sub_rule(&mut self, places: &mut Places<'_>, program: &Program, rule: &SubRule) {
+        let place = Place::Sub(sub_number(rule.sub));
+        let egress = rule.sub == Sub::Out;
+        self.add(
+            places,
+            program,
+            rule.id,
+            rule.datapath,
+            place,
+            egress,
+            rule.priority,
+            LflowId(0),
+            &rule.dims,
+            Content::Answer(rule.result),
+        );
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two kinds of rules meet here; a structure would be used once")]
+    fn add(
+        &mut self,
+        places: &mut Places<'_>,
+        program: &Program,
+        id: RuleId,
+        datapath: DatapathKey,
+        place: Place,
+        egress: bool,
+        priority: u16,
+        lflow: LflowId,
+        dims: &Arc<[Dim]>,
+        content: Content<'_>,
+    ) {
+        let mut report = |what: String, consequence| {
+            self.problems.insert(id, Problem { lflow, datapath, what, consequence });
+        };
+        let Ok(table) = places.stages.table(places.tables, datapath, place) else {
+            report("no room for another table (OX_TABLES)".into(), Consequence::LeftOut);
+            return;
+        };
+        let counter = if lflow.0 < self.lflow_capacity { lflow.0 } else { 0 };
+        let mut placement = Placement { rule: id.0, priority, block: 0, lflow: counter, operand: [0; OPERANDS] };
+        let mut drops = false;
+        let mut has_block = false;
+        match content {
+            Content::Answer(answer) => {
+                placement.block = match answer {
+                    SubResult::Pass => SUB_PASS,
+                    SubResult::Fail => SUB_FAIL,
+                    SubResult::Goto(_) => SUB_GOTO,
+                };
+                if let SubResult::Goto(sub) = answer {
+                    placement.operand[0] = sub_number(sub) as u32;
+                }
+                drops = answer == SubResult::Fail;
+            }
+            Content::Acts(acts) => {
+                drops = drops || only_drops(acts);
+                let compiled = compile(acts).unwrap_or_else(|error| {
+                    report(error.to_string(), Consequence::Drops);
+                    compile::Compiled::only(drop_op(Reason::UnsupportedAction))
+                });
+                match places.blocks.intern(&compiled.ops) {
+                    Ok(block) => {
+                        placement.block = block;
+                        placement.operand = compiled.operand;
+                        has_block = true;
+                    }
+                    Err(full) => {
+                        report(full.to_string(), Consequence::LeftOut);
+                        return;
+                    }
+                }
+            }
+        }
+        let mut held =
+            Held { datapath, egress, table, placement, has_block, dims: Arc::clone(dims), entries: Vec::new() };
+        let alternatives: Vec<Vec<Masked>> = dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
+        if let Err(what) = held.insert(places.tables, &alternatives) {
+            held.clear(places.tables, id);
+            if drops {
+                // A packet that should have been dropped must not pass because its rule is missing.
+                report(what, Consequence::TableClosed);
+                held.close(places);
+            } else {
+                report(what, Consequence::LeftOut);
+            }
+        }
+        raise(places.guards, program, &held, None);
+        for dim in dims.iter() {
+            if let Alternatives::Set(set) = &dim.alternatives {
+                self.users.entry(*set).or_default().insert(id);
+            }
+        }
+        self.held.insert(id, held);
+    }
+
+    fn remove(&mut self, places: &mut Places<'_>, program: &Program, id: RuleId) {
+        self.problems.remove(&id);
+        let Some(mut held) = self.held.remove(&id) else { return };
+        raise(places.guards, program, &held, None);
+        held.clear(places.tables, id);
+        for dim in held.dims.iter() {
+            if let Alternatives::Set(set) = &dim.alternatives
+                && let Some(users) = self.users.get_mut(set)
+            {
+                users.remove(&id);
+                if users.is_empty() {
+                    self.users.remove(set);
+                }
+            }
+        }
+        if held.has_block {
+            self.going.push(held.placement.block);
+        }
+    }
+
+    /// Members came to or went from a set: only their own keys are touched.
+    fn change_set(
+        &mut self,
+        places: &mut Places<'_>,
+        program: &Program,
+        set: SetId,
+        removed: &[Masked],
+        added: &[Masked],
+    ) {
+        let users: Vec<RuleId> = self.users.get(&set).map(|ids| ids.iter().copied().collect()).unwrap_or_default();
+        for id in users {
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            raise(places.guards, program, held, Some((set, removed, added)));
+            for (n, dim) in held.dims.clone().iter().enumerate() {
+                if dim.alternatives != Alternatives::Set(set) {
+                    continue;
+                }
+                let mut alternatives: Vec<Vec<Masked>> =
+                    held.dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
+                alternatives[n] = removed.to_vec();
+                held.withdraw(places.tables, id, &alternatives);
+                alternatives[n] = added.to_vec();
+                if let Err(what) = held.insert(places.tables, &alternatives) {
+                    self.problems.insert(
+                        id,
+                        Problem {
+                            lflow: LflowId(held.placement.lflow),
+                            datapath: held.datapath,
+                            what,
+                            consequence: Consequence::LeftOut,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// The version that no longer has them is in force.
+    pub(super) fn committed(&mut self) {
+        self.gone.append(&mut self.going);
+    }
+
+    /// After a grace period: blocks that one rule less uses.
+    pub(super) fn settle(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gone)
+    }
+}
+
+impl Held {
+    /// Adds a key for every combination.
+    fn insert(&mut self, tables: &mut Tables, alternatives: &[Vec<Masked>]) -> Result<(), String> {
+        let columns = self.dims.iter().zip(alternatives).map(|(dim, list)| (dim.field, &list[..]));
+        for (shape, key) in compile::keys(columns).map_err(|e| e.to_string())? {
+            let number =
+                tables.insert(self.table, &shape, key.clone(), self.placement).map_err(|e: Exhausted| e.to_string())?;
+            self.entries.push((number, key));
+        }
+        Ok(())
+    }
+
+    /// Takes the keys of these combinations away.
+    fn withdraw(&mut self, tables: &mut Tables, id: RuleId, alternatives: &[Vec<Masked>]) {
+        let columns = self.dims.iter().zip(alternatives).map(|(dim, list)| (dim.field, &list[..]));
+        // What could not be compiled on the way in has no keys to take away.
+        for (shape, key) in compile::keys(columns).unwrap_or_default() {
+            let Some(number) = tables.tuple(self.table, &shape) else { continue };
+            if let Some(at) = self.entries.iter().position(|(n, k)| *n == number && *k == key) {
+                self.entries.swap_remove(at);
+                tables.remove(self.table, number, &key, id.0);
+            }
+        }
+    }
+
+    fn clear(&mut self, tables: &mut Tables, id: RuleId) {
+        for (number, key) in self.entries.drain(..) {
+            tables.remove(self.table, number, &key, id.0);
+        }
+    }
+
+    /// Drops everything that reaches the table.
+    fn close(&mut self, places: &mut Places<'_>) {
+        let (shape, key) = (Shape::default(), Key::new());
+        let block = if self.has_block { places.blocks.intern(&[drop_op(Reason::TableClosed)]) } else { Ok(SUB_FAIL) };
+        let Ok(block) = block else { return };
+        if self.has_block {
+            places.blocks.release(self.placement.block);
+        }
+        self.placement = Placement { priority: u16::MAX, block, operand: [0; OPERANDS], ..self.placement };
+        if let Ok(number) = places.tables.insert(self.table, &shape, key.clone(), self.placement) {
+            self.entries.push((number, key));
+        }
+    }
+}
+
+/// Raises the guards of what a rule can concern: single ports when it names them, else the datapath. In ingress an outport is still
+/// subject to change, so only the inport counts there.
+fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(SetId, &[Masked], &[Masked])>) {
+    let datapath = held.datapath.0;
+    let router = program.datapath(held.datapath).is_some_and(|d| d.router);
+    let port_dim = held.dims.iter().find(|dim| match dim.field {
+        Field::InPort => !held.egress && !router,
+        Field::OutPort => held.egress && !router,
+        _ => false,
+    });
+    let mut ports: Vec<u32> = Vec::new();
+    if let Some(dim) = port_dim {
+        let exact = |m: Masked| (m.mask == u128::from(u32::MAX)).then_some(m.value as u32);
+        let named: Option<Vec<u32>> = match change {
+            Some((set, removed, added)) if dim.alternatives == Alternatives::Set(set) => {
+                removed.iter().chain(added).map(|m| exact(*m)).collect()
+            }
+            _ => program.alternatives(dim).take(MAX_PORT_SCOPES + 1).map(exact).collect(),
+        };
+        ports = named.unwrap_or_default();
+    }
+    if ports.is_empty() || ports.len() > MAX_PORT_SCOPES {
+        guards.raise(Scope::Datapath(datapath));
+    } else {
+        ports.into_iter().for_each(|port| guards.raise(Scope::Port(datapath, port)));
+    }
+}
+
+fn only_drops(acts: &[Act]) -> bool {
+    !acts.iter().any(|act| matches!(act, Act::Next { .. } | Act::Output | Act::Clone(_) | Act::NdNa { .. }))
+}
+
+fn drop_op(reason: Reason) -> Op {
+    Op { code: DROP, a: reason as u32, ..Op::default() }
+}
+
+fn sub_number(sub: Sub) -> usize {
+    match sub {
+        Sub::In => SUB_IN_PORT_SEC,
+        Sub::InNd => SUB_IN_PORT_SEC_ND,
+        Sub::Out => SUB_OUT_PORT_SEC,
+    }
+}
