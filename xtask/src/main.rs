@@ -6,6 +6,7 @@
 
 mod build_ebpf;
 mod gen_idl;
+mod parity;
 mod process;
 mod setup;
 mod test;
@@ -33,6 +34,7 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
     GenIdl(gen_idl::Args),
+    Parity(parity::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +53,6 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
+        Command::Parity(args) => parity::run(&args),
     }
 }

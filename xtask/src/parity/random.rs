@@ -1,0 +1,369 @@
+//! Random sequences of valid changes to logical switches, and the shortest script that still shows a difference.
+
+use std::fmt::Write as _;
+
+/// Changes in one sequence; longer runs consist of several, each on fresh databases.
+pub(super) const SEQUENCE: usize = 25;
+/// Runs spent on shortening a failing sequence.
+const MINIMIZE_BUDGET: usize = 40;
+
+/// A generator with a fixed algorithm (SplitMix64, Steele et al. 2014), so that a seed means the same for ever.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        if from.is_empty() { None } else { from.get(self.below(from.len())) }
+    }
+
+    fn one_of<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Port {
+    name: String,
+    switch: String,
+    /// Can be the parent of nested ports: an ordinary VIF.
+    vif: bool,
+}
+
+/// What the sequence has built so far.
+#[derive(Default)]
+struct Model {
+    switches: Vec<String>,
+    ports: Vec<Port>,
+    groups: Vec<String>,
+    sets: Vec<String>,
+    chassis: Vec<String>,
+    named: usize,
+}
+
+/// A sequence of changes: shell commands, one change an element.
+pub(super) fn sequence(seed: u64, length: usize) -> Vec<String> {
+    let mut random = Random(seed);
+    let mut model = Model::default();
+    let mut steps = Vec::with_capacity(length);
+    while steps.len() < length {
+        if let Some(step) = change(&mut random, &mut model) {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// The changes as one script that stops for a comparison after each.
+pub(super) fn script(steps: &[String]) -> String {
+    steps.iter().fold(String::new(), |mut text, step| {
+        let _ = writeln!(text, "{step}\n# step");
+        text
+    })
+}
+
+/// The shortest sequence found for which `fails` still holds: removes ever smaller stretches while it does.
+pub(super) fn minimize(steps: &[String], fails: impl Fn(&[String]) -> bool) -> Vec<String> {
+    let mut kept = steps.to_vec();
+    let mut budget = MINIMIZE_BUDGET;
+    let mut stretch = kept.len().div_ceil(2);
+    while stretch >= 1 {
+        let mut at = 0;
+        let mut removed = false;
+        while at < kept.len() && budget > 0 {
+            let mut shorter = kept.clone();
+            shorter.drain(at..(at + stretch).min(kept.len()));
+            budget -= 1;
+            if !shorter.is_empty() && fails(&shorter) {
+                kept = shorter;
+                removed = true;
+            } else {
+                at += stretch;
+            }
+        }
+        if budget == 0 || (stretch == 1 && !removed) {
+            break;
+        }
+        stretch = if stretch == 1 { 1 } else { stretch.div_ceil(2) };
+    }
+    kept
+}
+
+fn mac(random: &mut Random) -> String {
+    format!("50:54:00:00:{:02x}:{:02x}", random.below(4), random.below(256))
+}
+
+/// An address within the subnet that switch number `subnet` may have.
+fn ipv4(random: &mut Random) -> String {
+    format!("10.0.{}.{}", random.below(3), 2 + random.below(250))
+}
+
+fn ipv6(random: &mut Random) -> String {
+    format!("fd0{}::{:x}", random.below(3), 1 + random.below(0xffff))
+}
+
+/// One element of `lsp-set-addresses`.
+fn address(random: &mut Random) -> String {
+    match random.below(8) {
+        0 => mac(random),
+        1 | 2 => format!("{} {}", mac(random), ipv4(random)),
+        3 => format!("{} {} {}", mac(random), ipv4(random), ipv6(random)),
+        4 => format!("{} {} {}", mac(random), ipv4(random), ipv4(random)),
+        5 => format!("{} {}", mac(random), ipv6(random)),
+        6 => "unknown".to_owned(),
+        _ => match random.below(3) {
+            0 => "dynamic".to_owned(),
+            1 => format!("{} dynamic", mac(random)),
+            _ => format!("dynamic {}", ipv4(random)),
+        },
+    }
+}
+
+fn security(random: &mut Random) -> String {
+    match random.below(5) {
+        0 => mac(random),
+        1 => format!("{} {}", mac(random), ipv4(random)),
+        2 => format!("{} {}/24 {}", mac(random), ipv4(random), ipv6(random)),
+        3 => format!("{} {}", mac(random), ipv6(random)),
+        _ => format!("{} {} {}", mac(random), ipv4(random), ipv4(random)),
+    }
+}
+
+fn quoted(items: &[String]) -> String {
+    items.iter().map(|item| format!(" \"{item}\"")).collect()
+}
+
+/// One change, or `None` if the kind that was drawn is not possible now.
+fn change(random: &mut Random, model: &mut Model) -> Option<String> {
+    model.named += 1;
+    let fresh = model.named;
+    match random.below(100) {
+        0..8 if model.switches.len() < 4 => {
+            let name = format!("sw{fresh}");
+            model.switches.push(name.clone());
+            Some(format!("ovn-nbctl ls-add {name}"))
+        }
+        8..11 if model.switches.len() > 1 => {
+            let name = model.switches.swap_remove(random.below(model.switches.len()));
+            model.ports.retain(|port| port.switch != name);
+            Some(format!("ovn-nbctl --if-exists ls-del {name}"))
+        }
+        11..35 => add_port(random, model, fresh),
+        35..41 => {
+            let at = random.below(model.ports.len().max(1));
+            let port = (at < model.ports.len()).then(|| model.ports.swap_remove(at))?;
+            Some(format!("ovn-nbctl --if-exists lsp-del {}", port.name))
+        }
+        41..51 => {
+            let port = random.pick(&model.ports)?.name.clone();
+            let count = random.below(3);
+            let addresses: Vec<String> = (0..count).map(|_| address(random)).collect();
+            Some(format!("ovn-nbctl lsp-set-addresses {port}{}", quoted(&addresses)))
+        }
+        51..59 => {
+            let port = random.pick(&model.ports)?.name.clone();
+            let count = random.below(3);
+            let addresses: Vec<String> = (0..count).map(|_| security(random)).collect();
+            Some(format!("ovn-nbctl lsp-set-port-security {port}{}", quoted(&addresses)))
+        }
+        59..64 => {
+            let port = random.pick(&model.ports)?.name.clone();
+            let state = random.one_of(&["disabled", "enabled"]);
+            Some(format!("ovn-nbctl lsp-set-enabled {port} {state}"))
+        }
+        64..72 => switch_config(random, model),
+        72..77 => port_options(random, model),
+        77..84 => port_group(random, model, fresh),
+        84..91 => address_set(random, model, fresh),
+        91..95 if model.chassis.len() < 2 => {
+            let name = format!("ch{fresh}");
+            model.chassis.push(name.clone());
+            Some(format!("ovn-sbctl chassis-add {name} geneve 192.0.2.{}", model.chassis.len()))
+        }
+        _ => {
+            let port = random.pick(&model.ports)?.name.clone();
+            if random.chance(30) {
+                return Some(format!("ovn-sbctl --if-exists lsp-unbind {port}"));
+            }
+            let chassis = random.pick(&model.chassis)?;
+            Some(format!("ovn-sbctl lsp-unbind {port} -- lsp-bind {port} {chassis}"))
+        }
+    }
+}
+
+fn add_port(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
+    let switch = random.pick(&model.switches)?.clone();
+    let name = format!("lp{fresh}");
+    let mut vif = true;
+    let command = match random.below(12) {
+        0 => {
+            vif = false;
+            let tag =
+                if random.chance(50) { format!(" -- set Logical_Switch_Port {name} tag=7") } else { String::new() };
+            format!(
+                "ovn-nbctl lsp-add {switch} {name} -- lsp-set-type {name} localnet -- lsp-set-addresses {name} unknown \
+                 -- lsp-set-options {name} network_name=physnet{}{tag}",
+                random.below(2)
+            )
+        }
+        1 => {
+            vif = false;
+            format!(
+                "ovn-nbctl lsp-add {switch} {name} -- lsp-set-type {name} localport -- lsp-set-addresses {name} \"{} {}\"",
+                mac(random),
+                ipv4(random)
+            )
+        }
+        2 => {
+            vif = false;
+            format!(
+                "ovn-nbctl lsp-add {switch} {name} -- lsp-set-type {name} l2gateway -- lsp-set-addresses {name} unknown \
+                 -- lsp-set-options {name} network_name=physnet0 l2gateway-chassis=ch1"
+            )
+        }
+        3 => {
+            let parents: Vec<&Port> = model.ports.iter().filter(|port| port.vif && port.switch == switch).collect();
+            let parent = random.pick(&parents)?.name.clone();
+            let tag = random.below(50);
+            vif = false;
+            format!(
+                "ovn-nbctl lsp-add {switch} {name} {parent} {tag} -- lsp-set-addresses {name} \"{} {}\"",
+                mac(random),
+                ipv4(random)
+            )
+        }
+        _ => {
+            let first = address(random);
+            let secured = if random.chance(40) {
+                format!(" -- lsp-set-port-security {name} \"{}\"", security(random))
+            } else {
+                String::new()
+            };
+            format!("ovn-nbctl lsp-add {switch} {name} -- lsp-set-addresses {name} \"{first}\"{secured}")
+        }
+    };
+    model.ports.push(Port { name, switch, vif });
+    Some(command)
+}
+
+fn switch_config(random: &mut Random, model: &Model) -> Option<String> {
+    let switch = random.pick(&model.switches)?;
+    let set = |pair: &str| format!("ovn-nbctl set Logical_Switch {switch} other_config:{pair}");
+    Some(match random.below(8) {
+        0 => set(&format!("subnet=10.0.{}.0/24", random.below(3))),
+        1 => set(&format!("exclude_ips=\"10.0.{0}.2..10.0.{0}.9 10.0.{0}.30\"", random.below(3))),
+        2 => set(&format!("ipv6_prefix=fd0{}::", random.below(3))),
+        3 => set(&format!("mac_only={}", random.one_of(&["true", "false"]))),
+        4 => set(&format!("broadcast-arps-to-all-routers={}", random.one_of(&["true", "false"]))),
+        5 => set(&format!("vlan-passthru={}", random.one_of(&["true", "false"]))),
+        6 => {
+            let key = random.one_of(&["subnet", "exclude_ips", "ipv6_prefix", "mac_only", "vlan-passthru"]);
+            format!("ovn-nbctl remove Logical_Switch {switch} other_config {key}")
+        }
+        _ => format!("ovn-nbctl set Logical_Switch {switch} external_ids:note={}", random.below(9)),
+    })
+}
+
+fn port_options(random: &mut Random, model: &Model) -> Option<String> {
+    let port = &random.pick(&model.ports)?.name;
+    let set = |pair: &str| format!("ovn-nbctl set Logical_Switch_Port {port} {pair}");
+    Some(match random.below(6) {
+        0 => set(&format!("options:requested-chassis=ch{}", 1 + random.below(9))),
+        1 => set(&format!("options:qos_max_rate={}", 1000 * random.below(9))),
+        2 => set("options:nat-addresses=router"),
+        3 => format!("ovn-nbctl remove Logical_Switch_Port {port} options requested-chassis"),
+        4 => set(&format!("external_ids:note={}", random.below(9))),
+        _ => set(&format!("options:mcast_flood={}", random.one_of(&["true", "false"]))),
+    })
+}
+
+fn port_group(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
+    let members = |random: &mut Random, model: &Model| -> String {
+        let chosen: Vec<&str> =
+            model.ports.iter().filter(|_| random.chance(40)).map(|port| port.name.as_str()).collect();
+        chosen.join(" ")
+    };
+    match random.below(4) {
+        0 if model.groups.len() < 4 => {
+            let name = format!("pg{fresh}");
+            model.groups.push(name.clone());
+            Some(format!("ovn-nbctl pg-add {name} {}", members(random, model)))
+        }
+        1 if !model.groups.is_empty() => {
+            let name = model.groups.swap_remove(random.below(model.groups.len()));
+            Some(format!("ovn-nbctl pg-del {name}"))
+        }
+        _ => {
+            let name = random.pick(&model.groups)?.clone();
+            let ports = members(random, model);
+            Some(match ports.as_str() {
+                "" => format!("ovn-nbctl clear Port_Group {name} ports"),
+                ports => format!("ovn-nbctl pg-set-ports {name} {ports}"),
+            })
+        }
+    }
+}
+
+fn address_set(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
+    let element =
+        |random: &mut Random| if random.chance(70) { ipv4(random) } else { format!("\\\"{}\\\"", ipv6(random)) };
+    match random.below(5) {
+        0 if model.sets.len() < 4 => {
+            let name = format!("as{fresh}");
+            model.sets.push(name.clone());
+            Some(format!(
+                "ovn-nbctl create Address_Set name={name} addresses=\"{},{}\" >/dev/null",
+                element(random),
+                element(random)
+            ))
+        }
+        1 if !model.sets.is_empty() => {
+            let name = model.sets.swap_remove(random.below(model.sets.len()));
+            Some(format!("ovn-nbctl --if-exists destroy Address_Set {name}"))
+        }
+        2 => {
+            let name = random.pick(&model.sets)?.clone();
+            Some(format!("ovn-nbctl clear Address_Set {name} addresses"))
+        }
+        _ => {
+            let name = random.pick(&model.sets)?.clone();
+            Some(format!("ovn-nbctl add Address_Set {name} addresses \"{}\"", element(random)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_means_the_same_for_ever() {
+        assert_eq!(sequence(7, 40), sequence(7, 40));
+        assert_ne!(sequence(7, 40), sequence(8, 40));
+        let mut random = Random(0);
+        // The published test vector of SplitMix64 for seed 0.
+        assert_eq!(random.next(), 0xe220_a839_7b1d_cdaf);
+    }
+
+    #[test]
+    fn minimizing_keeps_what_is_needed() {
+        let steps: Vec<String> = (0..25).map(|n| n.to_string()).collect();
+        let needed = ["3", "17"];
+        let fails = |steps: &[String]| needed.iter().all(|need| steps.iter().any(|step| step == need));
+        assert_eq!(minimize(&steps, fails), needed);
+    }
+}
