@@ -346,11 +346,16 @@ impl<'a> MatchParser<'a> {
                 )));
             }
         }
-        let values = if matches!(op, RelOp::Eq | RelOp::Ne) { set.set } else { self.expand_sets(set.set) };
+        if set.n_values == 0 && op == RelOp::Ne {
+            // OVN: constantly true, without the prerequisites that any member would bring.
+            return Ok(Expr::Bool(true));
+        }
+        let keep_sets = matches!(op, RelOp::Eq | RelOp::Ne) && field.symbol.field().is_some();
+        let values = if keep_sets { set.set } else { self.expand_sets(set.set) };
         Ok(Expr::Cmp { field, op, values, span })
     }
 
-    /// `<` and the like against `$set`: holds when it holds for every member. The set is taken as it is now.
+    /// `<` and the like against `$set` hold when they hold for every member. The set is taken as it is now.
     fn expand_sets(&self, set: ConstantSet) -> ConstantSet {
         let mut values: SmallVec<[Constant; 1]> = SmallVec::new();
         for value in set.values {

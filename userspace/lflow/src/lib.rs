@@ -7,14 +7,20 @@
 //! The specification is ovn-sb(5), Logical_Flow. This crate knows no clock, no sockets and no packets.
 
 pub mod action;
+mod action_parser;
+mod clause_algebra;
 pub mod constant;
 pub mod context;
 mod error;
+pub mod evaluate;
 pub mod expr;
 mod expr_parser;
 pub mod field;
 mod lexer;
+mod masked;
+pub mod nd_ra_options;
 pub mod normal;
+mod normalize;
 mod number;
 mod quoted;
 pub mod symbol;
@@ -22,11 +28,13 @@ mod template;
 pub mod vocabulary;
 
 pub use action::{Action, Actions};
+pub use action_parser::parse_actions;
 pub use context::{ActionContext, AddressSet, AddressSets, MatchContext, Nothing, Pipeline, PortGroups, Templates};
 pub use error::{Error, Span};
 pub use expr::{Expr, FieldRef};
 pub use expr_parser::parse_match;
 pub use field::{Field, Level};
 pub use normal::{Clause, Dim, Masked, Normalized};
+pub use normalize::{MAX_CLAUSES, NormalizeError};
 pub use symbol::{Symbol, SymbolTable};
 pub use vocabulary::Vocabulary;

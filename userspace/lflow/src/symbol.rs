@@ -5,10 +5,12 @@
 
 use crate::expr::Expr;
 use crate::field::{Field, Level};
+use crate::normal::Clause;
 use crate::vocabulary::{Definition, Entry, Vocabulary};
 use rustc_hash::FxHashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 /// Where a symbol may be assigned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,8 @@ pub(crate) struct SymbolDef {
     level: Level,
     prerequisite: Option<Symbol>,
     writable: Writable,
+    /// The clauses of a predicate: `[negated, positive]`.
+    normal: [OnceLock<Vec<Clause>>; 2],
 }
 
 /// A symbol of some [`SymbolTable`]. Cheap to copy; equality is identity, so symbols of two tables differ even where they
@@ -90,6 +94,23 @@ impl Symbol {
             Kind::Bits { .. } => None,
             Kind::Predicate(e) => Some(e),
         }
+    }
+
+    /// The clauses of a predicate (or of its negation), computed from the expansion at the first call and kept.
+    pub(crate) fn normal_form<E>(
+        self,
+        positive: bool,
+        compute: impl FnOnce(&Expr) -> Result<Vec<Clause>, E>,
+    ) -> Result<&'static [Clause], E> {
+        let cell = &self.0.normal[usize::from(positive)];
+        if let Some(clauses) = cell.get() {
+            return Ok(clauses);
+        }
+        let clauses = match &self.0.kind {
+            Kind::Predicate(expansion) => compute(expansion)?,
+            Kind::Bits { .. } => Vec::new(),
+        };
+        Ok(cell.get_or_init(|| clauses))
     }
 
     /// The predicate (or `ct.trk`) that any use of the symbol implies.
@@ -185,7 +206,15 @@ impl SymbolTable {
                     _ => Writable::No,
                 };
                 let kind = Kind::Bits { field, offset: 0 };
-                SymbolDef { name, kind, width: field.width(), level: field.level(), prerequisite, writable }
+                SymbolDef {
+                    name,
+                    kind,
+                    width: field.width(),
+                    level: field.level(),
+                    prerequisite,
+                    writable,
+                    normal: Default::default(),
+                }
             }
             Definition::Bits { of, low, high } => {
                 let parent = self.known(of);
@@ -200,6 +229,7 @@ impl SymbolTable {
                     level: Level::Ordinal,
                     prerequisite,
                     writable: parent.writable(),
+                    normal: Default::default(),
                 }
             }
             Definition::Predicate(text) => {
@@ -209,7 +239,15 @@ impl SymbolTable {
                 };
                 let level = predicate_level(&expansion);
                 let kind = Kind::Predicate(expansion);
-                SymbolDef { name, kind, width: 1, level, prerequisite, writable: Writable::No }
+                SymbolDef {
+                    name,
+                    kind,
+                    width: 1,
+                    level,
+                    prerequisite,
+                    writable: Writable::No,
+                    normal: Default::default(),
+                }
             }
         }
     }
