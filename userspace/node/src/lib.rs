@@ -11,6 +11,7 @@
 //! | [`registration`] | Chassis, Encap and Chassis_Private rows of this hypervisor |
 //! | [`claim`] | whether this chassis may bind a port |
 //! | [`vif`] | the life of every VIF: claim, programming, up, release |
+//! | [`link`] | the devices of the host, as data |
 //! | [`locality`] | which datapaths matter here, hence what to monitor |
 //! | [`zones`] | conntrack zone numbers |
 //! | [`tunnels`] | which encapsulation leads to which chassis |
@@ -22,12 +23,13 @@
 pub mod claim;
 pub mod config;
 pub mod dataplane;
-//pub mod fdb;
+pub mod fdb;
 pub mod generation;
+pub mod link;
 pub mod locality;
 pub mod registration;
 pub mod rows;
-//pub mod switchd;
-//pub mod tunnels;
+pub mod switchd;
+pub mod tunnels;
 pub mod vif;
 pub mod zones;
