@@ -206,6 +206,7 @@ impl Backend {
         }
         done.others +=
             self.blocks.fresh().len() + table_writes.tuples.len() + table_writes.tables.len() + stage_writes.len();
+        self.remove_rules(&table_writes.stale)?;
         self.write_rules(&table_writes.rules)?;
         done.keys = table_writes.rules.len();
         for (index, tuple) in &table_writes.tuples {
@@ -280,6 +281,17 @@ impl Backend {
         self.instance.maps.wide_rules.insert_many(&wide.0, &wide.1)
     }
 
+    fn remove_rules(&mut self, keys: &[(u32, bool, crate::compile::Key)]) -> Result<(), MapFailure> {
+        for (tuple, wide, key) in keys {
+            if *wide {
+                self.instance.maps.wide_rules.remove(&wide_key(*tuple, key))?;
+            } else {
+                self.instance.maps.rules.remove(&narrow_key(*tuple, key))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until no packet can be using what the last commit replaced, and removes it. The next commit does it when nobody has before;
     /// a daemon calls it when it is idle, so that commits do not wait.
     pub fn settle(&mut self) -> Result<(), CommitError> {
@@ -287,13 +299,8 @@ impl Backend {
             return Ok(());
         }
         self.instance.grace.wait().map_err(CommitError::Grace)?;
-        for (tuple, wide, key) in self.tables.settle() {
-            if wide {
-                self.instance.maps.wide_rules.remove(&wide_key(tuple, &key))?;
-            } else {
-                self.instance.maps.rules.remove(&narrow_key(tuple, &key))?;
-            }
-        }
+        let keys = self.tables.settle();
+        self.remove_rules(&keys)?;
         for block in self.rules.settle() {
             self.blocks.release(block);
         }

@@ -88,7 +88,7 @@ struct TableState {
     kernel: Table,
 }
 
-/// A rule to write: the tuple's number, whether it is wide, the key and the value; `None` removes the key.
+/// A rule to write.
 #[derive(Clone, Debug)]
 pub struct RuleWrite {
     /// Number of the tuple: first word of the key.
@@ -104,6 +104,8 @@ pub struct RuleWrite {
 /// What a commit has to write, before the version is raised.
 #[derive(Debug, Default)]
 pub struct TableWrites {
+    /// Keys that only an attempt that failed has put into the kernel: no version uses them, they make room first.
+    pub stale: Vec<(u32, bool, Key)>,
     /// Rules.
     pub rules: Vec<RuleWrite>,
     /// Tuples with their index.
@@ -261,6 +263,10 @@ impl Tables {
         for (number, key) in &self.dirty_keys {
             let Some(tuple) = self.tuples.get(number) else { continue };
             let Some(bucket) = tuple.buckets.get(key) else { continue };
+            if bucket.candidates.is_empty() && bucket.kernel == NOTHING {
+                writes.stale.push((*number, tuple.shape.is_wide(), key.clone()));
+                continue;
+            }
             let value = next_value(&bucket.kernel, bucket.candidates.first(), version);
             writes.rules.push(RuleWrite { tuple: *number, wide: tuple.shape.is_wide(), key: key.clone(), value });
         }
@@ -283,6 +289,11 @@ impl Tables {
 
     /// The writes of the last [`Tables::writes`] are in the kernel and the version is raised.
     pub fn committed(&mut self, writes: &TableWrites) {
+        for (number, _, key) in &writes.stale {
+            if let Some(tuple) = self.tuples.get_mut(number) {
+                tuple.buckets.remove(key);
+            }
+        }
         for write in &writes.rules {
             let Some(tuple) = self.tuples.get_mut(&write.tuple) else { continue };
             let Some(bucket) = tuple.buckets.get_mut(&write.key) else { continue };

@@ -14,6 +14,9 @@ struct Kernel {
 
 impl Kernel {
     fn apply(&mut self, writes: &TableWrites) {
+        for (tuple, _, key) in &writes.stale {
+            self.rules.remove(&(*tuple, key.clone()));
+        }
         for write in &writes.rules {
             self.rules.insert((write.tuple, write.key.clone()), write.value);
         }

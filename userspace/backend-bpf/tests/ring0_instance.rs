@@ -1,0 +1,219 @@
+//! Loading, pinning, taking over and removing, with the real programs on real devices.
+#![cfg(feature = "ring0")]
+
+mod cloud;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use cloud::{SWITCH, Switch, config, next, outport, small};
+use oxbow_backend_bpf::kernel::{Hook, Role, Sizes};
+use oxbow_backend_bpf::{Backend, CommitError, Limits};
+use oxbow_pipeline::ir::{Act, Changes, Field, Pipeline};
+use oxbow_testkit::netns::Netns;
+use std::path::Path;
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+fn namespace() -> Netns {
+    let ns = Netns::with_own_sys("backend").unwrap();
+    ns.ip("link add v0 type veth peer name v1").unwrap();
+    ns.ip("link set v0 up").unwrap();
+    ns.ip("link set v1 up").unwrap();
+    ns
+}
+
+fn ifindex(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap()
+}
+
+fn attached(name: &str) -> Vec<u32> {
+    let (_, programs) = SchedClassifier::query_tcx(name, TcAttachType::Ingress).unwrap();
+    programs.iter().map(|p| p.id()).collect()
+}
+
+fn open(sizes: Sizes) -> Backend {
+    Backend::open(&config(Path::new(BPFFS), sizes), Limits::default()).unwrap()
+}
+
+fn pins() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![std::path::PathBuf::from(BPFFS)];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_none_or(|extension| extension != "debug") {
+                // maps.debug and progs.debug belong to every bpffs.
+                found.push(path.strip_prefix(BPFFS).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// One rule that sends everything from port 1 to port 2.
+fn one_rule() -> (Switch, Changes) {
+    let (mut switch, mut changes) = Switch::new(1);
+    changes.rules_added.push(switch.rule(
+        Pipeline::Ingress,
+        0,
+        10,
+        &[(Field::InPort, 1)],
+        vec![outport(2), Act::Output],
+    ));
+    changes.rules_added.push(switch.rule(Pipeline::Egress, 0, 0, &[], vec![Act::Output]));
+    switch.local_port(1, ifindex("v0"), &mut changes);
+    switch.program.apply(&changes);
+    (switch, changes)
+}
+
+#[test]
+fn a_second_daemon_takes_over_in_one_replacement_and_removal_leaves_nothing() {
+    let ns = namespace();
+    ns.enter(|| {
+        let (switch, changes) = one_rule();
+        let mut first = open(small());
+        assert_eq!(first.instance().hook(), Hook::Tcx);
+        first.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+        assert_eq!(first.commit(&switch.program, &changes).unwrap().version, 1);
+        assert_eq!(first.activate().unwrap(), Vec::<String>::new());
+        let before = attached("v0");
+        assert_eq!(before.len(), 1);
+        // The daemon dies: its programs stay.
+        drop(first);
+        assert_eq!(attached("v0"), before);
+
+        let mut second = open(small());
+        second.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+        second.commit(&switch.program, &changes).unwrap();
+        assert_eq!(attached("v0"), before, "nothing changes before the new policy is complete");
+        second.activate().unwrap();
+        let after = attached("v0");
+        assert!(after.len() == 1 && after != before, "replaced, not stacked: {before:?} -> {after:?}");
+        let left = pins();
+        assert!(left.iter().all(|pin| !pin.contains("instance-1/")), "the first instance is retired: {left:#?}");
+        assert!(left.iter().any(|pin| pin.starts_with("oxbow/hv1%2Etest/")), "{left:#?}");
+
+        second.remove_everything().unwrap();
+        assert_eq!(attached("v0"), Vec::<u32>::new());
+        assert_eq!(pins(), Vec::<String>::new());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_device_that_nobody_asks_for_after_a_restart_is_detached() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut first = open(small());
+        first.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+        first.instance().attach("v1", ifindex("v1"), Role::Vif).unwrap();
+        let (switch, changes) = one_rule();
+        first.commit(&switch.program, &changes).unwrap();
+        first.activate().unwrap();
+        drop(first);
+        let mut second = open(small());
+        second.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+        second.commit(&switch.program, &changes).unwrap();
+        assert_eq!(second.activate().unwrap(), [format!("{}-vif", ifindex("v1"))]);
+        assert_eq!((attached("v0").len(), attached("v1").len()), (1, 0));
+        second.instance().detach(ifindex("v0"), Role::Vif).unwrap();
+        assert_eq!(attached("v0").len(), 0);
+        second.remove_everything().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_device_that_comes_back_under_its_index_is_attached_anew() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut backend = open(small());
+        let index = ifindex("v0");
+        backend.instance().attach("v0", index, Role::Vif).unwrap();
+        backend.activate().unwrap();
+        ns.ip("link del v0").unwrap();
+        ns.ip(&format!("link add v0 index {index} type veth peer name v1")).unwrap();
+        assert_eq!(attached("v0").len(), 0);
+        backend.instance().attach("v0", index, Role::Vif).unwrap();
+        assert_eq!(attached("v0").len(), 1);
+        backend.remove_everything().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn without_tcx_the_filters_of_clsact_are_replaced_and_removed() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut config = config(Path::new(BPFFS), small());
+        config.force_clsact = true;
+        let filters = || ns.run("tc", &["filter", "show", "dev", "v0", "ingress"]).unwrap();
+        for _ in 0..2 {
+            let mut backend = Backend::open(&config, Limits::default()).unwrap();
+            assert_eq!(backend.instance().hook(), Hook::Clsact);
+            backend.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+            backend.activate().unwrap();
+            drop(backend);
+            assert_eq!(filters().matches("handle 0xb0e oxbow_vif").count(), 1, "{}", filters());
+        }
+        let mut backend = Backend::open(&config, Limits::default()).unwrap();
+        backend.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+        backend.remove_everything().unwrap();
+        assert_eq!(filters().matches("oxbow_vif").count(), 0, "{}", filters());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_full_map_is_named_and_the_version_in_force_stays() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut backend = open(Sizes { rules: 8, ..small() });
+        let (mut switch, changes) = one_rule();
+        backend.commit(&switch.program, &changes).unwrap();
+        let mut many = Changes::default();
+        for n in 0..20u128 {
+            let rule = switch.rule(Pipeline::Ingress, 0, 20, &[(Field::EthDst, n)], vec![next(Pipeline::Egress, 0)]);
+            many.rules_added.push(rule);
+        }
+        switch.program.apply(&many);
+        let error = backend.commit(&switch.program, &many).unwrap_err();
+        assert!(matches!(error, CommitError::Map(_)), "{error:?}");
+        assert_eq!(error.to_string(), "map OX_RULES is full (8 entries): raise its size (see `--help`, map sizes)");
+        assert_eq!(backend.version(), 1);
+        // Taking the excess away makes the next commit succeed.
+        let fewer = Changes { rules_removed: many.rules_added[3..].to_vec(), ..Changes::default() };
+        switch.program.apply(&fewer);
+        assert_eq!(backend.commit(&switch.program, &fewer).unwrap().version, 2);
+        backend.settle().unwrap();
+        assert_eq!(backend.instance().maps.rules.entries().count(), 5);
+        backend.remove_everything().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn rules_that_cannot_be_held_are_reported_and_fail_closed() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut backend = open(small());
+        let (mut switch, mut changes) = one_rule();
+        // A field that the kernel does not carry: one rule that lets pass, one that drops.
+        let passes = switch.rule(Pipeline::Ingress, 0, 30, &[(Field::CtProto, 6)], vec![next(Pipeline::Egress, 0)]);
+        let drops = switch.rule(Pipeline::Egress, 0, 30, &[(Field::CtProto, 6)], vec![]);
+        changes.rules_added.extend([passes.clone(), drops.clone()]);
+        switch.program.apply(&changes);
+        backend.commit(&switch.program, &changes).unwrap();
+        let problems: Vec<_> = backend.problems().map(|(id, p)| (id, p.datapath, p.consequence)).collect();
+        use oxbow_backend_bpf::Consequence::{LeftOut, TableClosed};
+        assert_eq!(problems, [(passes.id, SWITCH, LeftOut), (drops.id, SWITCH, TableClosed)]);
+        let gone = Changes { rules_removed: vec![passes, drops], ..Changes::default() };
+        switch.program.apply(&gone);
+        backend.commit(&switch.program, &gone).unwrap();
+        assert_eq!(backend.problems().count(), 0);
+        backend.remove_everything().unwrap();
+    })
+    .unwrap();
+}
