@@ -1,6 +1,6 @@
 //! The columns whose values are made up by chance, and the checks that replace equality there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
@@ -66,13 +66,16 @@ impl Chances {
     }
 
     /// Checks one database by the rules; `name` tells rows apart in messages. `memory` holds the values of the previous
-    /// comparison points of the same side, by column and row, for the rule `stable`.
+    /// comparison points of the same side, by column and row, for the rule `stable`; what did change is `moved`, and is
+    /// broken unless it is among those that `may_move`, having moved on the other side too (on request of the CMS).
     pub(super) fn check(
         &self,
         database: &str,
         contents: &Contents,
         name: impl Fn(&Row) -> String,
         memory: &mut HashMap<(String, String), String>,
+        may_move: Option<&HashSet<(String, String)>>,
+        moved: &mut HashSet<(String, String)>,
     ) -> Vec<String> {
         let mut broken = Vec::new();
         for chance in self.0.iter().filter(|chance| chance.database == database) {
@@ -107,12 +110,16 @@ impl Chances {
                     }
                     Rule::Stable => {
                         let place = (column.clone(), name(row));
+                        let text = value.to_string();
                         if let Some(before) = memory.get(&place)
-                            && *before != value.to_string()
+                            && *before != text
                         {
-                            complain(row, format!("was {before} and is now {value}"));
+                            if may_move.is_some_and(|others| !others.contains(&place)) {
+                                complain(row, format!("was {before} and is now {value}"));
+                            }
+                            moved.insert(place.clone());
                         }
-                        now.insert(place, value.to_string());
+                        now.insert(place, text);
                     }
                     Rule::Mac(octets) => {
                         if !value.as_str().is_some_and(|text| is_mac(text, *octets)) {
@@ -132,7 +139,7 @@ impl Chances {
             }
             if matches!(chance.rule, Rule::Stable) {
                 // A row that went and came back may have another value.
-                memory.retain(|(remembered, _), _| *remembered != column);
+                memory.retain(|place, _| place.0 != column);
                 memory.extend(now);
             }
         }
@@ -205,11 +212,14 @@ mod tests {
         let name = |row: &Row| row["logical_port"].to_string();
         let mut memory = HashMap::new();
         contents.tables.insert("Port_Binding".into(), vec![binding("a", 1, "x"), binding("b", 1, "y")]);
-        assert_eq!(chances.check("SB", &contents, name, &mut memory), Vec::<String>::new());
+        assert_eq!(
+            chances.check("SB", &contents, name, &mut memory, Some(&HashSet::new()), &mut HashSet::new()),
+            Vec::<String>::new()
+        );
         contents
             .tables
             .insert("Port_Binding".into(), vec![binding("a", 2, "x"), binding("b", 2, "x"), binding("c", 0, "x")]);
-        let broken = chances.check("SB", &contents, name, &mut memory);
+        let broken = chances.check("SB", &contents, name, &mut memory, Some(&HashSet::new()), &mut HashSet::new());
         assert_eq!(broken.len(), 4, "{broken:#?}");
     }
 }

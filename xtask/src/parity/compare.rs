@@ -1,6 +1,6 @@
 //! Comparing what two northds wrote.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -55,7 +55,9 @@ const FLOWS: &str = "SB Logical_Flow";
 pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, memories: &mut [Memory; 2]) -> Difference {
     let mut difference = Difference::default();
     let mut tables: BTreeMap<String, [Table; 2]> = BTreeMap::new();
+    let mut moved = HashSet::new();
     for (index, (side, memory)) in [stock, ours].into_iter().zip(memories).enumerate() {
+        let by_stock = std::mem::take(&mut moved);
         let names = Names::new(&side.nb, &side.sb, chances);
         for (database, contents) in [("NB", &side.nb), ("SB", &side.sb)] {
             for (table, rows) in &contents.tables {
@@ -68,7 +70,8 @@ pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, memories: &m
                     add(comparable, database, table, row, contents, &names, chances);
                 }
             }
-            let broken = chances.check(database, contents, |row| names.of(row), memory);
+            let may_move = (index == 1).then_some(&by_stock);
+            let broken = chances.check(database, contents, |row| names.of(row), memory, may_move, &mut moved);
             if index == 1 {
                 difference.other += broken.len();
                 difference.report.extend(broken.into_iter().map(|text| format!("{database} {text}\n")));

@@ -3,6 +3,7 @@
 mod chance;
 mod compare;
 mod database;
+mod history;
 mod naming;
 mod random;
 mod sandbox;
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// A Northbound database file to compare on, once, instead of scripts
     #[arg(long, value_name = "FILE.db", conflicts_with = "scripts")]
     nb: Vec<PathBuf>,
+    /// With --nb, compare at each state that the file has recorded since it was last compacted, not only the latest
+    #[arg(long, requires = "nb")]
+    history: bool,
     /// Number of random changes to compare after, in sequences of 25, instead of scripts
     #[arg(long, value_name = "N", conflicts_with_all = ["scripts", "nb"])]
     random: Option<usize>,
@@ -58,7 +62,8 @@ const SETTLE_POLL: Duration = Duration::from_millis(50);
 struct Content {
     name: String,
     script: String,
-    nb: Option<PathBuf>,
+    /// The Northbound database file to start from.
+    nb: Option<Vec<u8>>,
     /// Leave the options alone that stock fills in at random.
     as_created: bool,
 }
@@ -137,14 +142,23 @@ fn build_northd() -> Result<PathBuf> {
 }
 
 fn contents(args: &Args) -> Result<Vec<Content>> {
-    if !args.nb.is_empty() {
-        let content = |nb: &PathBuf| {
-            let nb = std::path::absolute(nb)?;
-            Ok(Content { name: nb.display().to_string(), script: String::new(), nb: Some(nb), as_created: false })
-        };
-        return args.nb.iter().map(content).collect();
-    }
     let mut contents = Vec::new();
+    let at_once = |name: String, nb: Vec<u8>| Content { name, script: String::new(), nb: Some(nb), as_created: false };
+    for path in &args.nb {
+        let file = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let name = path.display().to_string();
+        if args.history {
+            let states = history::states(&file).with_context(|| name.clone())?;
+            contents.extend(
+                states.into_iter().enumerate().map(|(n, state)| at_once(format!("{name}, state {n}"), state.to_vec())),
+            );
+        } else {
+            contents.push(at_once(name, file));
+        }
+    }
+    if !args.nb.is_empty() {
+        return Ok(contents);
+    }
     let mut scripts = args.scripts.clone();
     if scripts.is_empty() {
         contents.push(Content {

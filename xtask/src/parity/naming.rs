@@ -95,7 +95,7 @@ impl Names {
                         self.by_uuid.insert(row_uuid(row).to_owned(), name);
                     }
                     None => {
-                        let digest = digest(database, table, row, chances);
+                        let digest = self.digest(database, table, row, chances);
                         anonymous.entry(format!("{table}#{digest:08x}")).or_default().push(row_uuid(row));
                     }
                 }
@@ -119,6 +119,31 @@ impl Names {
                 self.by_uuid.insert(uuid.to_owned(), full);
             }
         }
+    }
+
+    /// A digest of what a row says itself: no references, nothing of chance.
+    fn digest(&self, database: &str, table: &str, row: &Row, chances: &Chances) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        for (column, value) in row {
+            if column.starts_with('_')
+                || !references(value).is_empty()
+                || chances.covers(database, table, row, column, None)
+            {
+                continue;
+            }
+            column.hash(&mut hasher);
+            match value.as_array().and_then(|tagged| tagged.first()).is_some_and(|tag| tag == "map") {
+                true => {
+                    for (key, value) in
+                        pairs(value).iter().filter(|(key, _)| !chances.covers(database, table, row, column, Some(key)))
+                    {
+                        self.pair(key, value).hash(&mut hasher);
+                    }
+                }
+                false => self.text(value).hash(&mut hasher),
+            }
+        }
+        hasher.finish() as u32
     }
 
     /// The name of a row.
@@ -207,31 +232,6 @@ fn references(value: &Value) -> HashSet<&str> {
         },
         _ => HashSet::new(),
     }
-}
-
-/// A digest of what a row says itself: no references, nothing of chance.
-fn digest(database: &str, table: &str, row: &Row, chances: &Chances) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    for (column, value) in row {
-        if column.starts_with('_')
-            || !references(value).is_empty()
-            || chances.covers(database, table, row, column, None)
-        {
-            continue;
-        }
-        column.hash(&mut hasher);
-        match value.as_array().and_then(|tagged| tagged.first()).is_some_and(|tag| tag == "map") {
-            true => {
-                for (key, value) in
-                    pairs(value).iter().filter(|(key, _)| !chances.covers(database, table, row, column, Some(key)))
-                {
-                    (key, value.to_string()).hash(&mut hasher);
-                }
-            }
-            false => value.to_string().hash(&mut hasher),
-        }
-    }
-    hasher.finish() as u32
 }
 
 #[cfg(test)]

@@ -26,15 +26,13 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Creates the databases (the Northbound one as a copy of `nb` if given) and starts the server, not yet the northd.
-    pub(super) fn new(side: &'static str, nb: Option<&Path>) -> Result<Sandbox> {
+    /// Creates the databases (the Northbound one with the file contents `nb` if given) and starts the server, not yet the northd.
+    pub(super) fn new(side: &'static str, nb: Option<&[u8]>) -> Result<Sandbox> {
         let dir = tempfile::Builder::new().prefix(&format!("oxbow-parity-{side}-")).tempdir()?;
         let mut sandbox = Sandbox { side, dir, children: Vec::new() };
         let (nb_file, sb_file) = (sandbox.path("nb.db"), sandbox.path("sb.db"));
         match nb {
-            Some(nb) => {
-                std::fs::copy(nb, &nb_file).with_context(|| format!("copying {}", nb.display()))?;
-            }
+            Some(nb) => std::fs::write(&nb_file, nb)?,
             None => process::run(Command::new("ovsdb-tool").arg("create").arg(&nb_file).arg(NB_SCHEMA))?,
         }
         process::run(Command::new("ovsdb-tool").arg("create").arg(&sb_file).arg(SB_SCHEMA))?;

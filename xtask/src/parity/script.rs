@@ -32,12 +32,7 @@ pub(super) enum Progress {
 impl RunningScript {
     /// Starts `text` in `sandbox`, up to its first stop.
     pub(super) fn start(sandbox: &Sandbox, text: &str) -> Result<RunningScript> {
-        let stop = format!("echo {STOPPED}; read parity_continue");
-        let mut runnable = String::from("set -e\n");
-        for line in text.lines() {
-            runnable.push_str(if line.trim() == STEP { &stop } else { line });
-            runnable.push('\n');
-        }
+        let runnable = with_stops(text);
         let mut shell = sandbox
             .command("sh")
             .arg("-c")
@@ -78,10 +73,43 @@ impl RunningScript {
     }
 }
 
+/// The script that is run: it stops at each `# step`, or after each command line if it has no such line.
+fn with_stops(text: &str) -> String {
+    let stop = format!("echo {STOPPED}; read parity_continue\n");
+    let explicit = text.lines().any(|line| line.trim() == STEP);
+    let mut runnable = String::from("set -e\n");
+    for line in text.lines() {
+        let line = line.trim_end();
+        if line.trim_start() == STEP {
+            runnable.push_str(&stop);
+            continue;
+        }
+        runnable.push_str(line);
+        runnable.push('\n');
+        let command = !line.is_empty() && !line.trim_start().starts_with('#') && !line.ends_with('\\');
+        if command && !explicit {
+            runnable.push_str(&stop);
+        }
+    }
+    runnable
+}
+
 impl Drop for RunningScript {
     fn drop(&mut self) {
         // Only a script that is left at a stop is still running.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_are_where_they_are_asked_for_or_after_each_command() {
+        let stop = "echo @@stopped@@; read parity_continue\n";
+        assert_eq!(with_stops("a\nb\n# step\nc"), format!("set -e\na\nb\n{stop}c\n"));
+        assert_eq!(with_stops("# note\na \\\n  b\n\nc"), format!("set -e\n# note\na \\\n  b\n{stop}\nc\n{stop}"));
     }
 }
