@@ -1,9 +1,17 @@
-//! The tokio client (skeleton: signatures are final, the connection follows).
+//! The client: what its owner sees of a session.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{AnyColumn, Condition, DatabaseDef, Outcome, Replica, RowChange, TableDef, Transaction, TransactionId};
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::{self, Command};
+use crate::layout::DatabaseLayout;
+use crate::remote;
+use crate::session::{LockRequest, Session, SessionConfig, SessionEvent};
+use crate::{
+    AnyColumn, Condition, DatabaseDef, Outcome, Replica, RowChange, TableDef, TlsFiles, Transaction, TransactionId,
+    Uuid,
+};
 
 /// What to connect to and what to monitor.
 #[derive(Clone, Debug)]
@@ -20,6 +28,10 @@ pub struct ClientConfig {
     pub conditions: Vec<(&'static TableDef, Condition)>,
     /// A lock to hold (RFC 7047 section 4.1.8); transactions are then refused unless it is ours.
     pub lock: Option<String>,
+    /// Take the lock from whoever has it, instead of waiting for it.
+    pub steal_lock: bool,
+    /// The cluster that the server has to be in, when that is known.
+    pub cluster_id: Option<Uuid>,
     /// How long the connection may be silent before it is probed; zero turns probes off.
     pub probe_interval: Duration,
     /// Key, certificate and CA for `ssl:` remotes.
@@ -36,6 +48,8 @@ impl ClientConfig {
             columns: Vec::new(),
             conditions: Vec::new(),
             lock: None,
+            steal_lock: false,
+            cluster_id: None,
             probe_interval: Duration::from_secs(5),
             tls: TlsFiles::default(),
         }
@@ -54,19 +68,6 @@ impl ClientConfig {
         self.columns.extend(columns);
         self
     }
-}
-
-/// The files of a TLS identity, as the options `-p`, `-c`, `-C` and `--bootstrap-ca-cert` name them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM private key.
-    pub private_key: Option<PathBuf>,
-    /// PEM certificate.
-    pub certificate: Option<PathBuf>,
-    /// PEM certificate authority.
-    pub ca_certificate: Option<PathBuf>,
-    /// Take the authority from the first server connected to when the file does not exist.
-    pub bootstrap_ca: bool,
 }
 
 /// Whether the configured lock is ours.
@@ -130,27 +131,110 @@ impl ConnectionStatus {
 
 /// A connection to a database that is kept up, and the replica it feeds.
 ///
-/// Network and protocol run in a task of their own, which answers probes while the owner is busy. The replica changes only
-/// inside [`next`](Client::next), so between two calls its owner sees one state.
+/// Network and protocol run in a task of their own, which answers probes and decodes while the owner is busy. The replica
+/// changes only inside [`next`](Client::next) and [`try_next`](Client::try_next), so between two calls its owner sees one
+/// state. Dropping the client closes the connection.
 #[derive(Debug)]
 pub struct Client {
     replica: Replica,
+    commands: mpsc::UnboundedSender<Command>,
+    events: mpsc::UnboundedReceiver<SessionEvent>,
+    status: watch::Receiver<ConnectionStatus>,
+    last_transaction: u64,
+    last_condition: u64,
+    /// The replica and the server have diverged: updates are of no use until everything comes anew.
+    diverged: bool,
+    ended: bool,
 }
 
 impl Client {
-    /// Starts connecting. Must be called within a tokio runtime.
+    /// Starts connecting. Must be called within a tokio runtime, whose I/O and time are enabled.
     pub fn start(config: ClientConfig) -> Client {
-        Client { replica: Replica::new(config.database) }
+        let (command_sender, command_receiver) = mpsc::unbounded_channel();
+        let (event_sender, event_receiver) = mpsc::unbounded_channel();
+        let status = ConnectionStatus { synchronized: false, remote: None, last_error: None };
+        let (status_sender, status_receiver) = watch::channel(status);
+        let session = Session::new(SessionConfig {
+            database: config.database,
+            remotes: remote::split_list(&config.remotes),
+            leader_only: config.leader_only,
+            columns: config.columns,
+            conditions: config.conditions,
+            lock: config.lock.map(|name| LockRequest { name, steal: config.steal_lock }),
+            probe_interval: config.probe_interval,
+            cluster_id: config.cluster_id,
+            seed: Uuid::random().as_u128() as u64,
+        });
+        tokio::spawn(driver::run(session, config.tls, command_receiver, event_sender, status_sender));
+        Client {
+            replica: Replica::with_layout(DatabaseLayout::empty(config.database)),
+            commands: command_sender,
+            events: event_receiver,
+            status: status_receiver,
+            last_transaction: 0,
+            last_condition: 0,
+            diverged: false,
+            ended: false,
+        }
     }
 
     /// The next event, with the replica brought to the state it tells of. Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        std::future::pending().await
+        loop {
+            if self.ended {
+                return std::future::pending().await;
+            }
+            let event = self.events.recv().await;
+            if let Some(event) = self.digest(event) {
+                return event;
+            }
+        }
     }
 
     /// The next event if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
-        None
+        loop {
+            let event = self.events.try_recv().ok()?;
+            if let Some(event) = self.digest(Some(event)) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Turns what the session reports into what the owner is told; `None` when there is nothing to tell.
+    fn digest(&mut self, event: Option<SessionEvent>) -> Option<Event> {
+        Some(match event {
+            Some(SessionEvent::Synchronized { remote }) => Event::Connected { remote },
+            Some(SessionEvent::Lost { remote, reason }) => Event::Disconnected { remote, reason },
+            Some(SessionEvent::Lock(state)) => Event::Lock(state),
+            Some(SessionEvent::TransactionDone { id, outcome }) => Event::TransactionDone { id, outcome },
+            Some(SessionEvent::ConditionAcknowledged(number)) => Event::ConditionAcknowledged(number),
+            Some(SessionEvent::Update(batch)) => {
+                if self.diverged && batch.reset.is_none() {
+                    return None;
+                }
+                match self.replica.apply(batch) {
+                    Ok(changes) => {
+                        self.diverged = false;
+                        if changes.is_empty() {
+                            return None;
+                        }
+                        Event::Updates(changes)
+                    }
+                    Err(error) => {
+                        tracing::error!(target: "ovsdb_cs", "{error}; fetching the whole database");
+                        self.diverged = true;
+                        self.command(Command::Resynchronize(error.to_string()));
+                        return None;
+                    }
+                }
+            }
+            None => {
+                self.ended = true;
+                let reason = "the connection's task ended".to_owned();
+                Event::Disconnected { remote: self.status().remote.unwrap_or_default(), reason }
+            }
+        })
     }
 
     /// The copy of the database as of the last event.
@@ -158,38 +242,77 @@ impl Client {
         &self.replica
     }
 
-    /// Hands a transaction over; [`Event::TransactionDone`] tells how it ended.
-    pub fn transact(&mut self, _transaction: Transaction) -> TransactionId {
-        TransactionId(0)
+    fn command(&self, command: Command) {
+        // Fails only when the task is gone, which `next` reports.
+        let _ = self.commands.send(command);
+    }
+
+    /// Hands a transaction over; [`Event::TransactionDone`] tells how it ended. One that is handed over while there
+    /// is no synchronised connection ends as [`Outcome::NotConnected`].
+    pub fn transact(&mut self, transaction: Transaction) -> TransactionId {
+        assert_eq!(transaction.database().name, self.replica.database().name, "transaction on another database");
+        self.last_transaction += 1;
+        let id = TransactionId(self.last_transaction);
+        self.command(Command::Transact(id, transaction));
+        id
     }
 
     /// Replaces the conditions of some tables. [`Event::ConditionAcknowledged`] with the returned number or a higher one
     /// tells that the replica has the data they select.
-    pub fn set_conditions(&mut self, _conditions: impl IntoIterator<Item = (&'static TableDef, Condition)>) -> u64 {
-        0
+    pub fn set_conditions(&mut self, conditions: impl IntoIterator<Item = (&'static TableDef, Condition)>) -> u64 {
+        self.last_condition += 1;
+        self.command(Command::SetConditions(self.last_condition, conditions.into_iter().collect()));
+        self.last_condition
     }
 
     /// Connects elsewhere from now on; a connection to a remote that is still listed stays.
-    pub fn set_remotes(&mut self, _remotes: &str) {}
+    pub fn set_remotes(&mut self, remotes: &str) {
+        self.command(Command::SetRemotes(remote::split_list(remotes)));
+    }
 
     /// Changes the probe interval; zero turns probes off.
-    pub fn set_probe_interval(&mut self, _interval: Duration) {}
+    pub fn set_probe_interval(&mut self, interval: Duration) {
+        self.command(Command::SetProbeInterval(interval));
+    }
 
     /// Whether only a cluster's leader will do, from now on.
-    pub fn set_leader_only(&mut self, _leader_only: bool) {}
+    pub fn set_leader_only(&mut self, leader_only: bool) {
+        self.command(Command::SetLeaderOnly(leader_only));
+    }
 
     /// Asks for a lock, or with `None` gives it back.
-    pub fn set_lock(&mut self, _lock: Option<&str>) {}
+    pub fn set_lock(&mut self, lock: Option<&str>) {
+        self.command(Command::SetLock(lock.map(|name| LockRequest { name: name.to_owned(), steal: false })));
+    }
+
+    /// Asks for a lock, taking it from whoever has it.
+    pub fn steal_lock(&mut self, name: &str) {
+        self.command(Command::SetLock(Some(LockRequest { name: name.to_owned(), steal: true })));
+    }
+
+    /// Changes the files of the TLS identity, from the next connection on.
+    pub fn set_tls(&mut self, files: TlsFiles) {
+        self.command(Command::SetTls(files));
+    }
 
     /// Drops the connection and connects anew.
-    pub fn force_reconnect(&mut self) {}
+    pub fn force_reconnect(&mut self) {
+        self.command(Command::ForceReconnect);
+    }
 
     /// Forgets how new the data seen was, so that a cluster restored from a backup is not refused as stale
     /// (`sb-cluster-state-reset`).
-    pub fn reset_cluster_state(&mut self) {}
+    pub fn reset_cluster_state(&mut self) {
+        self.command(Command::ResetClusterState);
+    }
 
     /// Where the client stands now.
     pub fn status(&self) -> ConnectionStatus {
-        ConnectionStatus { synchronized: false, remote: None, last_error: None }
+        self.status.borrow().clone()
+    }
+
+    /// For others than the owner (appctl, metrics): where the client stands, kept up to date.
+    pub fn watch_status(&self) -> watch::Receiver<ConnectionStatus> {
+        self.status.clone()
     }
 }

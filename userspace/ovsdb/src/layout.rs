@@ -87,8 +87,15 @@ impl DatabaseLayout {
         }
     }
 
+    /// No column at all.
     pub(crate) fn empty(database: &'static DatabaseDef) -> Self {
         let tables = database.tables.iter().map(|table| Arc::new(TableLayout::new(table, Vec::new()))).collect();
         DatabaseLayout { database, tables }
+    }
+
+    /// Whether rows of the one are rows of the other.
+    pub(crate) fn same_columns(&self, other: &DatabaseLayout) -> bool {
+        self.database.name == other.database.name
+            && self.tables.iter().zip(&other.tables).all(|(mine, theirs)| mine.columns == theirs.columns)
     }
 }

@@ -14,25 +14,35 @@ mod column;
 mod condition;
 mod database_file;
 mod datum;
+mod decode;
 mod definition;
+mod driver;
+mod framer;
 mod json;
 mod layout;
+mod remote;
 mod replica;
 mod row;
+mod server_schema;
+mod session;
+mod stream;
 mod text;
+mod tls;
 mod transaction;
 mod update;
 mod uuid;
 
-pub use client::{Client, ClientConfig, ConnectionStatus, Event, LockState, TlsFiles};
+pub use client::{Client, ClientConfig, ConnectionStatus, Event, LockState};
 pub use column::{AnyColumn, Column, ColumnType, Element, Map, MapView, Set, SetView, ToDatum};
 pub use condition::{Clause, Condition, Function};
 pub use database_file::{DatabaseFileError, load_database_file, parse_database_file};
 pub use datum::{Atom, AtomType, Datum};
 pub use definition::{ColumnDef, ColumnShape, DatabaseDef, Multiplicity, Reference, TableDef};
+pub use framer::{Frame, FrameError, Framer};
 pub use replica::{ColumnSet, Referrers, Replica, ReplicaError, RowChange};
 pub use row::{Row, RowDraft};
 pub use text::Text;
+pub use tls::TlsFiles;
 pub use transaction::{
     InsertBuilder, MutateBuilder, Outcome, Transaction, TransactionError, TransactionId, UpdateBuilder, WaitBuilder,
 };
