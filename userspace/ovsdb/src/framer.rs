@@ -257,7 +257,7 @@ mod tests {
             for part in [&bytes[..cut.min(bytes.len())], &bytes[cut.min(bytes.len())..]] {
                 framer.buffer().extend_from_slice(part);
                 while let Ok(Some(frame)) = framer.next_frame() {
-                    prop_assert!(frame.bytes().ends_with(b"}"));
+                    prop_assert_eq!(frame.bytes().last(), Some(&b'}'));
                 }
             }
         }
