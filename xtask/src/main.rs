@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
 mod build_ebpf;
+mod demo;
 mod gen_idl;
 mod parity;
 mod process;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
+    Demo(demo::Args),
     Test(test::Args),
     GenIdl(gen_idl::Args),
     Parity(parity::Args),
@@ -51,6 +53,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),

@@ -12,6 +12,7 @@ use crate::central::{Central, Northd};
 use crate::hypervisor::{Hypervisor, Node, Site, UNDERLAY_MTU, UPLINK};
 use crate::link;
 use crate::netns::Netns;
+use crate::ovsdb::OvsdbServer;
 use crate::vif::{Vif, VifSpec};
 use crate::wait::{Look, PATIENCE, wait_until};
 
@@ -162,6 +163,11 @@ impl Cloud {
         self.central.sb().sbctl(args)
     }
 
+    /// The SB server.
+    pub fn southbound(&self) -> &OvsdbServer {
+        self.central.sb()
+    }
+
     /// Adds a hypervisor, waits until its chassis is in SB, and returns its index.
     pub fn add_hypervisor(&mut self, node: Node) -> Result<usize> {
         let index = self.hypervisors.len();
@@ -215,16 +221,36 @@ impl Cloud {
     ///
     /// When the port has a guest already.
     pub fn create_vif(&mut self, hypervisor: usize, spec: VifSpec) -> Result<&Vif> {
+        self.create(hypervisor, spec, Vif::create)
+    }
+
+    /// Makes a tap on a hypervisor for a guest that is a virtual machine, without plugging it in.
+    ///
+    /// # Errors
+    ///
+    /// When the port has a guest already.
+    pub fn create_tap(&mut self, hypervisor: usize, spec: VifSpec) -> Result<&Vif> {
+        self.create(hypervisor, spec, Vif::create_tap)
+    }
+
+    fn create(
+        &mut self,
+        hypervisor: usize,
+        spec: VifSpec,
+        make: fn(&Netns, &str, VifSpec) -> Result<Vif>,
+    ) -> Result<&Vif> {
         let port = spec.port.clone();
         if self.vifs.contains_key(&port) {
             bail!("port {port} has a guest already");
         }
         self.vifs_made += 1;
         let host = &self.hypervisors[hypervisor];
-        let vif = Vif::create(host.ns(), &format!("vif{}", self.vifs_made), spec)?;
-        if host.node() == Node::Stock {
+        let vif = make(host.ns(), &format!("vif{}", self.vifs_made), spec)?;
+        if host.node() == Node::Stock
+            && let Some(guest) = vif.namespace()
+        {
             link::no_offload(host.ns(), vif.device())?;
-            link::no_offload(vif.guest(), crate::vif::GUEST_DEVICE)?;
+            link::no_offload(guest, crate::vif::GUEST_DEVICE)?;
         }
         let (_, vif) = self.vifs.entry(port).or_insert((hypervisor, vif));
         Ok(vif)
@@ -272,6 +298,16 @@ impl Cloud {
         self.nbctl("--wait=hv sync").map(|_| ())
     }
 
+    /// The guests, in order of their ports' names.
+    pub fn vifs(&self) -> impl Iterator<Item = &Vif> {
+        self.vifs.values().map(|(_, vif)| vif)
+    }
+
+    /// The hypervisor that a logical port's guest runs on.
+    pub fn hypervisor_of(&self, port: &str) -> Result<&Hypervisor> {
+        self.entry(port).map(|(hypervisor, _)| &self.hypervisors[*hypervisor])
+    }
+
     /// Removes a guest and its device.
     pub fn remove_vif(&mut self, port: &str) -> Result<()> {
         let (hypervisor, vif) = self.vifs.remove(port).with_context(|| format!("port {port} has no guest"))?;
@@ -302,7 +338,7 @@ impl Cloud {
             text.push_str(&hypervisor.dump());
         }
         for (_, vif) in self.vifs.values() {
-            text.push_str(&vif.guest().dump());
+            text.push_str(&vif.namespace().map(Netns::dump).unwrap_or_default());
         }
         text
     }

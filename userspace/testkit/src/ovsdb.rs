@@ -214,6 +214,13 @@ impl OvsdbServer {
         self.ctl("ovs-vsctl", &["--no-wait"], args)
     }
 
+    /// `ovn-trace` on a Southbound database: the logical flows that a packet meets, `datapath` being where and `flow` what it is.
+    pub fn trace(&self, datapath: &str, flow: &str) -> Result<String> {
+        let mut command = Command::new(require_program("ovn-trace")?);
+        command.arg(format!("--db={}", self.remote())).args([datapath, flow]);
+        tool(command)
+    }
+
     fn ctl(&self, program: &str, options: &[&str], args: &str) -> Result<String> {
         let mut command = Command::new(require_program(program)?);
         command.arg(format!("--db={}", self.remote())).arg(TOOL_TIMEOUT).args(options).args(process::words(args));

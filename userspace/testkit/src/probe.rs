@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
@@ -31,11 +31,16 @@ pub fn ping_count(from: &Netns, to: &str, count: u32) -> Result<u32> {
     let mut command = Command::new("ping");
     command.args(["-n", "-q", "-i", "0.01", "-W", ONE_ECHO, "-c", &count.to_string(), to]);
     let output = from.output(command)?;
+    received(&output)
+}
+
+/// The number of answers in the summary that `ping` printed: `3 packets transmitted, 3 received, 0% packet loss`.
+pub fn received(output: &Output) -> Result<u32> {
     let text = String::from_utf8_lossy(&output.stdout);
-    // "3 packets transmitted, 3 received, 0% packet loss, time 400ms"
     let received = text.lines().find_map(|line| {
         let (before, _) = line.split_once(" received")?;
-        before.rsplit(' ').next()?.parse().ok()
+        // busybox writes "3 packets received".
+        before.trim_end_matches(" packets").rsplit(' ').next()?.parse().ok()
     });
     received.with_context(|| format!("ping said:\n{text}{}", String::from_utf8_lossy(&output.stderr)))
 }

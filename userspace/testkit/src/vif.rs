@@ -38,12 +38,12 @@ impl VifSpec {
     }
 }
 
-/// A guest: a namespace whose `eth0` is the other end of a veth device on its hypervisor.
+/// A guest: a namespace whose `eth0` is the other end of a veth device on its hypervisor, or whoever opens a tap there.
 #[derive(Debug)]
 pub struct Vif {
     spec: VifSpec,
     device: String,
-    guest: Netns,
+    guest: Option<Netns>,
 }
 
 /// The guest's only device.
@@ -61,12 +61,27 @@ impl Vif {
         if let Some(gateway) = spec.gateway {
             guest.ip(&format!("route add default via {gateway}"))?;
         }
-        Ok(Self { spec, device: device.to_owned(), guest })
+        Ok(Self { spec, device: device.to_owned(), guest: Some(guest) })
+    }
+
+    /// Makes a tap on the hypervisor, for a virtual machine to open.
+    pub fn create_tap(hypervisor: &Netns, device: &str, spec: VifSpec) -> Result<Self> {
+        link::tap(hypervisor, device)?;
+        Ok(Self { spec, device: device.to_owned(), guest: None })
     }
 
     /// The guest's namespace.
+    ///
+    /// # Panics
+    ///
+    /// When it has none because it was made by [`Vif::create_tap`].
     pub fn guest(&self) -> &Netns {
-        &self.guest
+        self.namespace().expect("a guest behind a tap has no namespace")
+    }
+
+    /// The guest's namespace if it is one.
+    pub fn namespace(&self) -> Option<&Netns> {
+        self.guest.as_ref()
     }
 
     /// What it was asked to look like.

@@ -1,0 +1,147 @@
+//! `cargo xtask demo`: a VIF's whole life in an Oxbow cloud.
+
+mod guest;
+mod keep;
+mod report;
+mod story;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use oxbow_testkit::{Cloud, Node, Northd, wait};
+
+use crate::setup::{self, Need};
+use crate::{build_ebpf, process, workspace};
+use report::Report;
+use story::Story;
+
+/// Shows the life of a VIF in an Oxbow cloud, in the 15 steps of ovn-architecture(7), and checks every one.
+///
+/// Builds and installs what is missing; starts Debian's ovsdb-servers, oxbow-northd, and hypervisors with oxbow-node in
+/// network namespaces that are joined by veth devices; then drives them with nothing but ovn-nbctl, ovn-sbctl and ovs-vsctl. Each step says
+/// what was done, what the stock tools then read back, and how many milliseconds lay between. The last line is the verdict.
+/// Whatever happens, Ctrl-C included, nothing is left behind. Needs root.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// How many hypervisors the cloud has, at least 2.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
+    hypervisors: u16,
+    /// What the guests are: namespaces, or virtual machines (Debian's kernel, a small initramfs) on taps.
+    #[arg(long, value_enum, default_value_t = GuestKind::Namespaces)]
+    guests: GuestKind,
+    /// Leave the cloud running in the background, and print how to enter its machines and how to end it.
+    #[arg(long)]
+    keep: bool,
+    /// On failure, print the state of the whole cloud.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Which northd to show: for comparing with the original, and for finding out whether the demonstration itself is at fault.
+    #[arg(long, value_enum, default_value_t = Make::Oxbow, hide = true)]
+    northd: Make,
+    /// Which daemon the hypervisors run.
+    #[arg(long, value_enum, default_value_t = Make::Oxbow, hide = true)]
+    node: Make,
+    /// Set by `--keep` on the process that keeps the cloud.
+    #[arg(long, hide = true)]
+    keeper: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestKind {
+    /// Network namespaces behind veth devices; start at once.
+    Namespaces,
+    /// QEMU virtual machines behind taps.
+    Qemu,
+}
+
+/// Whose daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Make {
+    Oxbow,
+    Stock,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the demonstration makes network namespaces and loads eBPF programs: run as root");
+    }
+    if args.keep && !args.keeper {
+        return keep::in_background();
+    }
+    interrupt_on_signals()?;
+    let start = Instant::now();
+    prepare(args)?;
+    println!("ready after {} ms\n", start.elapsed().as_millis());
+
+    let northd = if args.northd == Make::Stock { Northd::Stock } else { Northd::Oxbow };
+    let node = if args.node == Make::Stock { Node::Stock } else { Node::Oxbow };
+    let builder = Cloud::builder().northd(northd).hypervisors(args.hypervisors.into(), node);
+    let start = Instant::now();
+    let cloud = builder.start().context("the cloud does not start")?;
+    println!(
+        "cloud: NB and SB (ovsdb-server), {}, {} hypervisors with {}: {} ms",
+        if args.northd == Make::Stock { "ovn-northd" } else { "oxbow-northd" },
+        args.hypervisors,
+        if args.node == Make::Stock { "ovn-controller and ovs-vswitchd" } else { "oxbow-node, no ovs-vswitchd" },
+        start.elapsed().as_millis()
+    );
+    let mut story = Story::new(cloud, args.guests);
+    let start = Instant::now();
+    let scene = story.set_scene();
+    println!("scene set: {} ms", start.elapsed().as_millis());
+    let mut report = Report::new();
+    let told = scene.and_then(|()| story.tell(&mut report));
+    if told.is_err() && args.verbose && !wait::interrupted() {
+        eprintln!("=== the cloud when it failed\n{}=== end of the cloud", story.cloud().dump());
+    }
+    println!("{}", report.verdict());
+    told?;
+    if args.keeper {
+        keep::hold(story.cloud())?;
+    }
+    Ok(())
+}
+
+/// Installs and builds what is missing.
+fn prepare(args: &Args) -> Result<()> {
+    let mut needs = vec![Need::Ovn, Need::Network];
+    if args.node == Make::Oxbow {
+        needs.push(Need::Ebpf);
+    }
+    if args.guests == GuestKind::Qemu {
+        needs.push(Need::Vm);
+    }
+    setup::ensure(&needs)?;
+    if args.node == Make::Oxbow {
+        build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
+    }
+    let mut command = Command::new(process::cargo());
+    command.current_dir(workspace::root()).args(["build", "--locked", "--quiet"]);
+    if args.northd == Make::Oxbow {
+        command.args(["--package", "oxbow-northd", "--bin", "oxbow-northd"]);
+    }
+    if args.node == Make::Oxbow {
+        command.args(["--package", "oxbow-node", "--bin", "oxbow-node"]);
+    }
+    if args.northd == Make::Oxbow || args.node == Make::Oxbow {
+        println!("building the daemons");
+        process::run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// Lets Ctrl-C and a polite kill end every wait, so that the demonstration unwinds and everything it made is dropped.
+fn interrupt_on_signals() -> Result<()> {
+    extern "C" fn interrupt(_signal: libc::c_int) {
+        wait::interrupt();
+    }
+    let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler stores to an atomic, which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("cannot handle {signal}"))?;
+    }
+    Ok(())
+}
