@@ -22,6 +22,7 @@ pub mod artifacts;
 pub mod capture;
 pub mod central;
 pub mod cloud;
+pub mod frames;
 pub mod hypervisor;
 pub mod link;
 pub mod netns;
