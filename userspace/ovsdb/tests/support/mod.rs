@@ -9,7 +9,7 @@ use oxbow_ovsdb::{Client, ClientConfig, ConnectionStatus, Event, Outcome, Replic
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// A client whose every change is checked and kept: a change's old row has to be the version last seen.
@@ -119,4 +119,15 @@ impl Watched {
             }
         }
     }
+}
+
+/// The TCP port that a server listens on, which it was left to choose: read from its log, where it says so.
+pub(crate) fn listening_port(server: &oxbow_testkit::OvsdbServer) -> u16 {
+    let log = server.socket().with_extension("log");
+    let log = std::fs::read_to_string(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    let (_, port) = log.rsplit_once("listening on port ").unwrap_or_else(|| panic!("no port in log:\n{log}"));
+    port.split_whitespace()
+        .next()
+        .and_then(|port| port.parse().ok())
+        .unwrap_or_else(|| panic!("no port in log:\n{log}"))
 }
