@@ -13,5 +13,6 @@
 //!
 //! The crate knows no sockets, no clock and no kernel. Its source of truth is ovn-sb(5) and ovn-architecture(7).
 
+pub mod compile;
 pub mod ir;
 pub mod reference;

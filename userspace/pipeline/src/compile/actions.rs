@@ -110,8 +110,7 @@ impl Lowering<'_> {
                 acts.push(Act::NdNa { router: *kind == NestKind::NdNaRouter, acts: nested.into() });
             }
             Action::Result { kind: kind @ (ResultKind::CheckInPortSec | ResultKind::CheckOutPortSec), dst } => {
-                let direction =
-                    if *kind == ResultKind::CheckInPortSec { Direction::In } else { Direction::Out };
+                let direction = if *kind == ResultKind::CheckInPortSec { Direction::In } else { Direction::Out };
                 acts.push(Act::CheckPortSecurity { direction, dst: slice(dst)? });
             }
             Action::PutFdb { port, mac } => acts.push(Act::PutFdb { port: whole(port)?, mac: whole(mac)? }),
@@ -220,4 +219,3 @@ fn action_name(action: &Action) -> &'static str {
         | Action::MacCacheUse => "of a supported kind",
     }
 }
-

@@ -7,15 +7,8 @@ use crate::ir::{Act, Alternatives, Dim, Direction, Field, Masked, Pipeline, Slic
 use std::collections::BTreeMap;
 
 /// Fields that packets do not bring along: everything in them was put there by a rule.
-const TRACKED: [Field; 7] = [
-    Field::XxReg0,
-    Field::XxReg1,
-    Field::XReg4,
-    Field::Flags,
-    Field::CtMark,
-    Field::CtLabel,
-    Field::CtState,
-];
+const TRACKED: [Field; 7] =
+    [Field::XxReg0, Field::XxReg1, Field::XReg4, Field::Flags, Field::CtMark, Field::CtLabel, Field::CtState];
 
 /// `flags.tunnel_rx` (24.03): the only flag that a packet from another chassis comes with.
 const FLAG_TUNNEL_RX: u128 = 1 << 16;

@@ -175,12 +175,14 @@ impl DatapathRules {
     /// The stages without any simplification: every stage up to the last one with rules starts at itself.
     pub(crate) fn raw_stages(&self) -> Stages {
         let last = |pipeline| {
-            self.rules.values().filter(|(rule, _)| rule.table.pipeline == pipeline).map(|(rule, _)| rule.table.stage).max()
+            self.rules
+                .values()
+                .filter(|(rule, _)| rule.table.pipeline == pipeline)
+                .map(|(rule, _)| rule.table.stage)
+                .max()
         };
         let mut stages = Stages::default();
-        for (pipeline, of) in
-            [(Pipeline::Ingress, &mut stages.ingress), (Pipeline::Egress, &mut stages.egress)]
-        {
+        for (pipeline, of) in [(Pipeline::Ingress, &mut stages.ingress), (Pipeline::Egress, &mut stages.egress)] {
             if let Some(last) = last(pipeline) {
                 for stage in 0..=last.min(MAX_STAGES - 1) {
                     of[usize::from(stage)] = Some(stage);
@@ -290,4 +292,3 @@ fn passes_on(
     let always = alive.iter().any(|shape| shape.bare && implied(shape).len() == shape.guards.len());
     (forward && same && always).then_some(next)
 }
-
