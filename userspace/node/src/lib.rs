@@ -27,6 +27,7 @@ pub mod fdb;
 pub mod generation;
 pub mod link;
 pub mod locality;
+pub mod netlink;
 pub mod registration;
 pub mod rows;
 pub mod switchd;
