@@ -4,9 +4,7 @@ use super::transport::{NetlinkError, Requester};
 use crate::link::{Counters, Link};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 /// Every device of the namespace.
 ///
@@ -40,7 +38,7 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()).filter(|alias| !alias.is_empty()),
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Link(peer) => link.peer = Some(*peer).filter(|peer| *peer != link.ifindex),
+            LinkAttribute::Link(peer) => link.peer = Some(*peer).filter(|peer| *peer != link.ifindex && *peer != 0),
             LinkAttribute::CarrierChanges(count) => link.carrier_changes = *count,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {
@@ -70,7 +68,8 @@ pub(super) fn parse(message: &LinkMessage) -> Option<Link> {
     (!link.name.is_empty()).then_some(link)
 }
 
-/// Makes a veth pair: `outer` with `mac` if given, `inner` with `alias`. Both are left down.
+/// Makes a veth pair: `outer` with `mac` if given, `inner` with `alias`. Both are left down. The kernel tells nobody of a note on a device
+/// that is down: whoever follows notifications must dump the devices after this.
 ///
 /// # Errors
 /// The kernel's; when the alias cannot be set the pair is removed again.

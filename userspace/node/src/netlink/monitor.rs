@@ -6,7 +6,7 @@ use crate::link::{Link, Links};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use tokio::io::unix::AsyncFd;
 
 /// Multicast groups of rtnetlink (`enum rtnetlink_groups`): link, neighbour, addresses and routes of both families, next hops.
@@ -44,6 +44,12 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl AsRawFd for Inner {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 impl AsFd for Inner {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -64,17 +70,21 @@ impl Monitor {
         for group in GROUPS {
             socket.add_membership(group).map_err(socket_error("multicast group"))?;
         }
-        Ok(Monitor { socket: AsyncFd::register(Inner(socket)).map_err(socket_error("event loop"))? })
+        // SAFETY: `Inner` owns its socket, which stays open and the same descriptor as long as it lives.
+        let registered = unsafe { AsyncFd::register(Inner(socket)) };
+        let socket =
+            registered.map_err(|error| socket_error("event loop")(std::io::Error::other(error.to_string())))?;
+        Ok(Monitor { socket })
     }
 
-    /// Waits until there is something to read. Cancel-safe.
+    /// Waits until there is something to read; the caller then calls [`Monitor::follow`]. Cancel-safe.
     ///
     /// # Errors
     /// The system's.
     pub async fn ready(&self) -> Result<(), NetlinkError> {
         let mut guard = self.socket.readable().await.map_err(socket_error("wait"))?;
-        // Whether it really is readable shows in `follow`; readiness is cleared there by reading until it would block.
-        guard.retain_ready();
+        // `follow`, which the caller goes on to, reads until the socket would block: whatever comes after that is a new edge.
+        guard.clear_ready();
         Ok(())
     }
 
@@ -90,8 +100,7 @@ impl Monitor {
     ) -> Result<Change, NetlinkError> {
         let mut change = Change::default();
         loop {
-            let received = self.socket.try_io(tokio::io::Interest::READABLE, |inner| inner.0.recv_from_full());
-            let bytes = match received {
+            let bytes = match self.socket.get_ref().0.recv_from_full() {
                 Ok((bytes, _)) => bytes,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(change),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {

@@ -1,8 +1,8 @@
 //! The way to an address, as the host itself would take it (RTM_GETROUTE).
 
 use super::transport::{NetlinkError, Requester};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
 use std::net::IpAddr;
 
