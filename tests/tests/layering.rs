@@ -18,8 +18,8 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-pipeline", &["oxbow-lflow"]),
     ("oxbow-incr", &[]),
     ("oxbow-daemon", &[]),
-    ("oxbow-backend-bpf", &["oxbow-abi", "oxbow-pipeline"]),
-    ("oxbow-backend-openflow", &["oxbow-pipeline"]),
+    ("oxbow-backend-bpf", &["oxbow-abi", "oxbow-pipeline", "oxbow-lflow"]),
+    ("oxbow-backend-openflow", &["oxbow-pipeline", "oxbow-lflow"]),
     (
         "oxbow-node",
         &[

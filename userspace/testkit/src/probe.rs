@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -31,18 +31,22 @@ pub fn ping_count(from: &Netns, to: &str, count: u32) -> Result<u32> {
     let mut command = Command::new("ping");
     command.args(["-n", "-q", "-i", "0.01", "-W", ONE_ECHO, "-c", &count.to_string(), to]);
     let output = from.output(command)?;
-    received(&output)
+    received(&String::from_utf8_lossy(&output.stdout))
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The number of answers in the summary that `ping` printed: `3 packets transmitted, 3 received, 0% packet loss`.
-pub fn received(output: &Output) -> Result<u32> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let received = text.lines().find_map(|line| {
+///
+/// # Errors
+///
+/// When there is no such summary.
+pub fn received(ping_said: &str) -> Result<u32> {
+    let received = ping_said.lines().find_map(|line| {
+        // iputils writes "3 received", busybox "3 packets received".
         let (before, _) = line.split_once(" received")?;
-        // busybox writes "3 packets received".
         before.trim_end_matches(" packets").rsplit(' ').next()?.parse().ok()
     });
-    received.with_context(|| format!("ping said:\n{text}{}", String::from_utf8_lossy(&output.stderr)))
+    received.with_context(|| format!("ping said:\n{ping_said}"))
 }
 
 /// An error if any of three echo requests is answered.
@@ -127,4 +131,34 @@ pub fn udp(from: &Netns, to: &Netns, address: IpAddr, bytes: usize) -> Result<()
         ensure!(buffer[..length] == sent, "the client received other bytes");
         Ok(Look::Held(()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_pings_summaries_are_read() {
+        assert_eq!(received("3 packets transmitted, 2 received, 33% packet loss, time 400ms\n").unwrap(), 2);
+        assert_eq!(received("--- x\n3 packets transmitted, 0 packets received, 100% packet loss\n").unwrap(), 0);
+        assert!(received("ping: bad address 'x'").is_err());
+    }
+
+    #[test]
+    fn traffic_flows_through_a_veth_pair_and_stops_when_it_is_cut() {
+        let (a, b) = (Netns::new("a").unwrap(), Netns::new("b").unwrap());
+        crate::link::veth(&a, "eth0", &b, "eth0").unwrap();
+        for (ns, host) in [(&a, 1), (&b, 2)] {
+            crate::link::address(ns, "eth0", &format!("10.0.0.{host}/24")).unwrap();
+            crate::link::address(ns, "eth0", &format!("fd00::{host}/64")).unwrap();
+        }
+        for address in ["10.0.0.2", "fd00::2"] {
+            ping(&a, address).unwrap();
+            tcp(&a, &b, address.parse().unwrap(), 300_000).unwrap();
+            udp(&a, &b, address.parse().unwrap(), 1000).unwrap();
+        }
+        assert_eq!(ping_count(&a, "10.0.0.2", 3).unwrap(), 3);
+        b.ip("link set eth0 down").unwrap();
+        no_ping(&a, "10.0.0.2").unwrap();
+    }
 }

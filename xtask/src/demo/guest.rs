@@ -1,16 +1,23 @@
 //! What the demonstration does inside guests, whatever they are.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_testkit::vif::GUEST_DEVICE;
+use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use oxbow_testkit::{Netns, probe};
+use oxbow_vm_tests::Machine;
+use oxbow_vm_tests::machine::ECHO_PORT;
 
 /// The inside of a guest.
 #[derive(Clone, Copy)]
 pub(super) enum Guest<'a> {
     /// A network namespace.
     Namespace(&'a Netns),
+    /// A virtual machine, which takes one command at a time.
+    Machine(&'a RefCell<Machine>),
 }
 
 impl Guest<'_> {
@@ -18,6 +25,11 @@ impl Guest<'_> {
     pub(super) fn ping(self, to: &str) -> Result<String> {
         match self {
             Self::Namespace(ns) => probe::ping(ns, to),
+            Self::Machine(machine) => wait_until(&format!("an echo reply from {to}"), PATIENCE, || {
+                let (text, _) = machine.borrow_mut().run(&format!("ping -c 1 -W 1 {to}"))?;
+                let answer = text.lines().find(|line| line.contains("time=")).map(str::to_owned);
+                Ok(answer.map_or_else(|| Look::NotYet(text), Look::Held))
+            }),
         }
     }
 
@@ -25,26 +37,53 @@ impl Guest<'_> {
     pub(super) fn ping_count(self, to: &str, count: u32) -> Result<u32> {
         match self {
             Self::Namespace(ns) => probe::ping_count(ns, to, count),
+            Self::Machine(machine) => {
+                let (text, _) = machine.borrow_mut().run(&format!("ping -q -c {count} -W 1 {to}"))?;
+                probe::received(&text)
+            }
         }
     }
 
     /// Sends `bytes` bytes to `server` by TCP and has them come back unchanged.
     pub(super) fn tcp(self, server: Self, address: &str, bytes: usize) -> Result<()> {
-        let address: IpAddr = address.parse().with_context(|| format!("{address} is no address"))?;
         match (self, server) {
-            (Self::Namespace(from), Self::Namespace(to)) => probe::tcp(from, to, address, bytes),
+            (Self::Namespace(from), Self::Namespace(to)) => {
+                let address: IpAddr = address.parse().with_context(|| format!("{address} is no address"))?;
+                probe::tcp(from, to, address, bytes)
+            }
+            (Self::Machine(client), Self::Machine(_)) => {
+                let mut client = client.borrow_mut();
+                client.check(&format!("head -c {bytes} /dev/urandom >/tmp/sent"))?;
+                client.check(&format!("timeout 60 nc {address} {ECHO_PORT} </tmp/sent >/tmp/received"))?;
+                client.check("cmp /tmp/sent /tmp/received").context("other bytes came back")?;
+                let size = client.check("stat -c %s /tmp/received")?;
+                ensure!(size.trim() == bytes.to_string(), "{size} of {bytes} bytes came back");
+                Ok(())
+            }
+            _ => bail!("a namespace and a virtual machine do not talk in one demonstration"),
         }
     }
 
     /// Sends echo requests under an address that is not the guest's own, and returns how many were answered.
     pub(super) fn spoof(self, source: &str, to: &str, count: u32) -> Result<u32> {
-        let Self::Namespace(ns) = self;
-        ns.ip(&format!("addr add {source}/32 dev {GUEST_DEVICE}"))?;
-        let count = count.to_string();
-        let mut command = std::process::Command::new("ping");
-        command.args(["-n", "-q", "-i", "0.01", "-W", "1", "-c", &count, "-I", source, to]);
-        let output = ns.output(command);
-        ns.ip(&format!("addr del {source}/32 dev {GUEST_DEVICE}"))?;
-        probe::received(&output?)
+        let (add, delete) =
+            (format!("addr add {source}/32 dev {GUEST_DEVICE}"), format!("addr del {source}/32 dev {GUEST_DEVICE}"));
+        match self {
+            Self::Namespace(ns) => {
+                ns.ip(&add)?;
+                let mut command = Command::new("ping");
+                command.args(["-n", "-q", "-i", "0.01", "-W", "1", "-c", &count.to_string(), "-I", source, to]);
+                let output = ns.output(command);
+                ns.ip(&delete)?;
+                probe::received(&String::from_utf8_lossy(&output?.stdout))
+            }
+            Self::Machine(machine) => {
+                let mut machine = machine.borrow_mut();
+                machine.check(&format!("ip {add}"))?;
+                let (text, _) = machine.run(&format!("ping -q -c {count} -W 1 -I {source} {to}"))?;
+                machine.check(&format!("ip {delete}"))?;
+                probe::received(&text)
+            }
+        }
     }
 }

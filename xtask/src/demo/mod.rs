@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use oxbow_testkit::{Cloud, Node, Northd, wait};
+use oxbow_vm_tests::GuestImage;
 
 use crate::setup::{self, Need};
 use crate::{build_ebpf, process, workspace};
@@ -74,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt_on_signals()?;
     let start = Instant::now();
     prepare(args)?;
+    let image = guest_image(args.guests)?;
     println!("ready after {} ms\n", start.elapsed().as_millis());
 
     let northd = if args.northd == Make::Stock { Northd::Stock } else { Northd::Oxbow };
@@ -88,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if args.node == Make::Stock { "ovn-controller and ovs-vswitchd" } else { "oxbow-node, no ovs-vswitchd" },
         start.elapsed().as_millis()
     );
-    let mut story = Story::new(cloud, args.guests);
+    let mut story = Story::new(cloud, image);
     let start = Instant::now();
     let scene = story.set_scene();
     println!("scene set: {} ms", start.elapsed().as_millis());
@@ -131,6 +133,17 @@ fn prepare(args: &Args) -> Result<()> {
         process::run(&mut command)?;
     }
     Ok(())
+}
+
+/// What virtual machines boot, if the guests are such.
+fn guest_image(guests: GuestKind) -> Result<Option<GuestImage>> {
+    if guests == GuestKind::Namespaces {
+        return Ok(None);
+    }
+    println!("preparing virtual machines (Debian's kernel is 70 MB, fetched once)");
+    let image = GuestImage::build().context("virtual machines cannot be prepared")?;
+    println!("guests: Linux {} under QEMU, {}", image.kernel().release, image.accelerator());
+    Ok(Some(image))
 }
 
 /// Lets Ctrl-C and a polite kill end every wait, so that the demonstration unwinds and everything it made is dropped.

@@ -1,12 +1,15 @@
 //! The life cycle of a VIF, as ovn-architecture(7) tells it, step by step.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use oxbow_testkit::capture::Capture;
 use oxbow_testkit::hypervisor::UPLINK;
 use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use oxbow_testkit::{Cloud, Node, VifSpec};
+use oxbow_vm_tests::{GuestImage, Machine, MachineSpec};
 
-use super::GuestKind;
 use super::guest::Guest;
 use super::report::{Evidence, Report};
 
@@ -27,8 +30,10 @@ const TCP_BYTES: usize = 1 << 20;
 
 /// The cloud and the guests in it.
 pub(super) struct Story {
+    // Virtual machines end before the cloud that their taps are in.
+    machines: BTreeMap<String, RefCell<Machine>>,
+    image: Option<GuestImage>,
     cloud: Cloud,
-    guests: GuestKind,
 }
 
 /// One step: does something, waits for what must follow, and shows it.
@@ -54,8 +59,10 @@ const STEPS: [(&str, Step); 15] = [
 
 impl Story {
     /// A story that is to happen in `cloud`.
-    pub(super) fn new(cloud: Cloud, guests: GuestKind) -> Self {
-        Self { cloud, guests }
+    ///
+    /// With an image, its guests are virtual machines that boot it, else namespaces.
+    pub(super) fn new(cloud: Cloud, image: Option<GuestImage>) -> Self {
+        Self { machines: BTreeMap::new(), image, cloud }
     }
 
     /// The cloud that it happens in.
@@ -76,7 +83,9 @@ impl Story {
             self.cloud.plug(&port)?;
         }
         for index in 0..hypervisors {
-            self.cloud.wait_up(&format!("vm{}", index + 2))?;
+            let port = format!("vm{}", index + 2);
+            self.wait_booted(&port)?;
+            self.cloud.wait_up(&port)?;
         }
         self.guest(NEAR)?.ping("10.0.0.3").context("the neighbours do not reach each other")?;
         println!("neighbours: vm2 to vm{}, one on each hypervisor, reach each other", hypervisors + 1);
@@ -167,7 +176,8 @@ impl Story {
         let up = self.sb(evidence, &format!("--bare --columns=up find Port_Binding logical_port={VIF}"))?;
         ensure!(up.trim() == "true", "up in NB, but not in SB: {up:?}");
         self.nb(evidence, &format!("lsp-get-up {VIF}"))?;
-        Ok(())
+        // From here on the CMS lets the guest run.
+        self.wait_booted(VIF)
     }
 
     fn traffic(&mut self, evidence: &mut Evidence) -> Result<()> {
@@ -221,6 +231,9 @@ impl Story {
 
     fn power_off(&mut self, evidence: &mut Evidence) -> Result<()> {
         let device = self.cloud.vif(VIF)?.device().to_owned();
+        if self.machines.remove(VIF).is_some() {
+            evidence.did("the virtual machine is destroyed");
+        }
         evidence.did(&format!("ovs-vsctl del-port br-int {device}"));
         self.cloud.unplug(VIF)?;
         let ports = self.vs(evidence, "list-ports br-int")?;
@@ -308,14 +321,32 @@ impl Story {
     /// Makes a guest on a hypervisor, not plugged in yet.
     fn boot(&mut self, hypervisor: usize, port: &str, mac: &str, address: &str) -> Result<()> {
         let spec = VifSpec::new(port, mac, &[&format!("{address}/24")]);
-        match self.guests {
-            GuestKind::Namespaces => self.cloud.create_vif(hypervisor, spec).map(|_| ()),
-            GuestKind::Qemu => anyhow::bail!("no virtual machines yet"),
-        }
+        let Some(image) = &self.image else { return self.cloud.create_vif(hypervisor, spec).map(|_| ()) };
+        self.cloud.create_tap(hypervisor, spec)?;
+        let (vif, host) = (self.cloud.vif(port)?, self.cloud.hypervisor_of(port)?);
+        let machine = MachineSpec {
+            name: port,
+            tap: vif.device(),
+            mac,
+            addresses: &vif.spec().addresses,
+            // ovs-vswitchd's userspace datapath takes only whole packets from a tap.
+            offload: host.node() == Node::Oxbow,
+        };
+        let machine = Machine::start(host.ns(), image, &machine)?;
+        self.machines.insert(port.to_owned(), RefCell::new(machine));
+        Ok(())
+    }
+
+    /// Waits until a guest that is a virtual machine has booted.
+    fn wait_booted(&self, port: &str) -> Result<()> {
+        self.machines.get(port).map_or(Ok(()), |machine| machine.borrow_mut().wait_ready())
     }
 
     fn guest(&self, port: &str) -> Result<Guest<'_>> {
-        Ok(Guest::Namespace(self.cloud.vif(port)?.guest()))
+        match self.machines.get(port) {
+            Some(machine) => Ok(Guest::Machine(machine)),
+            None => Ok(Guest::Namespace(self.cloud.vif(port)?.guest())),
+        }
     }
 
     /// Runs ovn-nbctl and shows what it says.

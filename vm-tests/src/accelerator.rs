@@ -1,0 +1,83 @@
+//! What runs the guests' instructions.
+
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use oxbow_testkit::Netns;
+use oxbow_testkit::artifacts::require_program;
+use oxbow_testkit::wait::{Look, wait_until};
+use tempfile::TempDir;
+
+use crate::kernel::Kernel;
+
+/// A QEMU accelerator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// Translation: everywhere, and slow.
+    Tcg,
+}
+
+/// How long a kernel may take to its first line under KVM. It takes well under one second where KVM works; nested virtualisation
+/// that is offered but broken hangs.
+const PROOF: Duration = Duration::from_secs(5);
+
+impl Accelerator {
+    /// KVM if a kernel proves within seconds to boot with it, else translation.
+    ///
+    /// That `/dev/kvm` can be opened proves nothing on machines that are virtual themselves.
+    pub fn find(kernel: &Kernel) -> Result<Self> {
+        if std::fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            return Ok(Self::Tcg);
+        }
+        let dir = TempDir::with_prefix("oxbow-kvm-")?;
+        let console = dir.path().join("console");
+        let mut command = Command::new(require_program("qemu-system-x86_64")?);
+        command.args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "256",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+        ]);
+        command.arg("-no-reboot").arg("-kernel").arg(&kernel.image);
+        command.args(["-append", "console=ttyS0 earlyprintk=serial panic=-1"]);
+        command.arg("-serial").arg(format!("file:{}", console.display()));
+        let ns = Netns::new("kvm")?;
+        let mut qemu = ns.spawn("qemu", command, &dir.path().join("qemu.log"))?;
+        let proof = wait_until("the first line of a kernel under KVM", PROOF, || {
+            // QEMU ends at once when the accelerator refuses.
+            if qemu.ended()?.is_some() {
+                return Ok(Look::Held(false));
+            }
+            let text = std::fs::read_to_string(&console).unwrap_or_default();
+            Ok(if text.contains("Linux version") { Look::Held(true) } else { Look::NotYet(text) })
+        });
+        Ok(if proof.unwrap_or(false) { Self::Kvm } else { Self::Tcg })
+    }
+
+    /// QEMU's arguments for it.
+    pub(crate) fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg", "-cpu", "max"],
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}

@@ -1,0 +1,31 @@
+#!/bin/busybox sh
+# The guest's first and only program: brings the device up, then runs what comes through the second serial port.
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox --install -s /bin
+export PATH=/bin
+
+for module in /modules/*.ko; do
+    insmod "$module" || echo "cannot insert $module"
+done
+
+ip link set lo up
+for word in $(cat /proc/cmdline); do
+    case "$word" in
+        oxbow.address=*) ip addr add "${word#oxbow.address=}" dev eth0 ;;
+    esac
+done
+ip link set eth0 up
+
+# What the TCP probes connect to.
+nc -ll -p 7000 -e cat </dev/null >/dev/null 2>&1 &
+
+stty -F /dev/ttyS1 raw -echo
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+echo "ready"
+while read -r number command; do
+    eval "$command" </dev/null
+    printf '\n=%s %s\n' "$number" "$?"
+done
+poweroff -f
