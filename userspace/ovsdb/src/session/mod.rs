@@ -376,3 +376,8 @@ impl Session {
         self.request("transact", &params, pending);
     }
 }
+
+#[cfg(test)]
+mod fake_server;
+#[cfg(test)]
+mod tests;
