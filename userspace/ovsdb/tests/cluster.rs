@@ -21,7 +21,7 @@ fn ovsdb_tool(args: &[&str]) {
 fn member(directory: &Path, index: usize) -> OvsdbServer {
     let file = directory.join(format!("s{index}.db"));
     let address = |index: usize| format!("unix:{}", directory.join(format!("s{index}.raft")).display());
-    let path = file.to_str().unwrap();
+    let path = file.to_str().expect("a UTF-8 path");
     if !file.exists() {
         if index == 0 {
             ovsdb_tool(&["create-cluster", path, SB_SCHEMA, &address(0)]);
@@ -29,11 +29,11 @@ fn member(directory: &Path, index: usize) -> OvsdbServer {
             ovsdb_tool(&["join-cluster", path, "OVN_Southbound", &address(index), &address(0)]);
         }
     }
-    OvsdbServer::builder(&format!("s{index}")).directory(directory).database(file).start().unwrap()
+    OvsdbServer::builder(&format!("s{index}")).directory(directory).database(file).start().expect("a cluster member")
 }
 
 fn role(server: &OvsdbServer) -> String {
-    let status = server.appctl(&["cluster/status", "OVN_Southbound"]).unwrap();
+    let status = server.appctl(&["cluster/status", "OVN_Southbound"]).expect("the cluster's status");
     let line = status.lines().find(|line| line.starts_with("Role:")).unwrap_or("Role: none");
     line.trim_start_matches("Role: ").to_owned()
 }

@@ -17,7 +17,7 @@ struct Pki {
 
 impl Pki {
     fn new(names: &[&str]) -> Self {
-        let pki = Pki { directory: tempfile::tempdir().unwrap() };
+        let pki = Pki { directory: tempfile::tempdir().expect("a temporary directory") };
         pki.run(&["init"]);
         for name in names {
             pki.run(&["req+sign", name, "switch"]);
@@ -67,8 +67,8 @@ impl Pki {
             .argument(format!("--certificate={}", self.certificate(name).display()))
             .argument(format!("--ca-cert={}", self.authority().display()))
             .start()
-            .unwrap();
-        server.sbctl("init").unwrap();
+            .expect("an ovsdb-server that serves TLS");
+        server.sbctl("init").expect("a southbound database");
         let port = support::listening_port(&server);
         (server, format!("ssl:127.0.0.1:{port}"))
     }

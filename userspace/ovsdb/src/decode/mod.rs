@@ -678,3 +678,6 @@ fn string<E: Error>(kind: AtomType, value: &str, intern: impl FnOnce(&str) -> Te
 fn uuid<E: Error>(kind: AtomType, value: Uuid) -> Result<Atom, E> {
     if kind == AtomType::Uuid { Ok(Atom::Uuid(value)) } else { Err(mismatch(kind, "UUID")) }
 }
+
+#[cfg(test)]
+mod tests;
