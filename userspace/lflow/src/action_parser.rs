@@ -18,6 +18,24 @@ use crate::expr_parser::parse_field;
 use crate::lexer::{Lexer, Token};
 use crate::symbol::Writable;
 use crate::template;
+use crate::vocabulary::Vocabulary;
+
+/// Actions that came after 23.03.
+const AFTER_23_03: [&str; 13] = [
+    "ct_commit_to_zone",
+    "ct_ip6_dst",
+    "ct_lb_mark_local",
+    "ct_nw_dst",
+    "ct_proto",
+    "ct_state_save",
+    "ct_tp_dst",
+    "dhcp_relay_req_chk",
+    "dhcp_relay_resp_chk",
+    "flood_remote",
+    "get_remote_fdb",
+    "mac_cache_use",
+    "mirror",
+];
 
 /// How deep action lists may nest.
 const MAX_NESTING: usize = 32;
@@ -110,9 +128,19 @@ impl ActionParser<'_> {
         Ok(Some(Action::Nested { kind, actions }))
     }
 
+    /// Whether actions are to be taken as 23.03 takes them.
+    fn is_23_03(&self) -> bool {
+        self.context.symbols.vocabulary() == Vocabulary::V23_03
+    }
+
+    /// Whether the vocabulary has the action, if it is one at all.
+    fn is_known(&self, name: &str) -> bool {
+        !(self.is_23_03() && AFTER_23_03.contains(&name))
+    }
+
     /// The prerequisite of `arp` and `nd_ns` in this vocabulary.
     fn of_family(&self, family: &'static str) -> &'static str {
-        if self.context.symbols.vocabulary() == crate::Vocabulary::V23_03 { family } else { "ip" }
+        if self.is_23_03() { family } else { "ip" }
     }
 
     /// `{ … }`. With a prerequisite, those of the list itself are forgotten: they are about another packet.

@@ -8,21 +8,21 @@ use smallvec::SmallVec;
 /// Two unions of literals are intersected one by one while that makes at most so many pairs; beyond it they stay two terms.
 const MAX_INTERSECTIONS: usize = 64;
 
-/// Literals are minimised pairwise in unions up to this size.
-const MAX_MINIMISED: usize = 16;
+/// Literals are compared pairwise in unions up to this size.
+const MAX_PAIRWISE: usize = 16;
 
 /// Clauses are checked for covering each other up to this number.
 const MAX_COVER_CHECKED: usize = 32;
 
 impl Term {
-    /// Sorts, removes what is covered, joins neighbours. Returns `None` when the union is every value.
+    /// Sorts and removes what is covered. Returns `None` when the union is every value.
     fn tidy(mut self) -> Option<Term> {
         if self.literals.len() > 1 {
             self.literals.sort_unstable();
             self.literals.dedup();
         }
-        if (2..=MAX_MINIMISED).contains(&self.literals.len()) {
-            minimise(&mut self.literals);
+        if (2..=MAX_PAIRWISE).contains(&self.literals.len()) {
+            drop_covered(&mut self.literals);
         }
         if self.sets.len() > 1 {
             self.sets.sort_unstable();
@@ -36,29 +36,17 @@ impl Term {
     }
 }
 
-/// Joins literals that differ in one bit and drops those that another covers.
-fn minimise(literals: &mut SmallVec<[Masked; 1]>) {
-    'again: loop {
-        for i in 0..literals.len() {
-            for j in 0..literals.len() {
-                if i == j {
-                    continue;
-                }
-                let (a, b) = (literals[i], literals[j]);
-                let joined = if a.contains(&b) {
-                    a
-                } else if a.mask == b.mask && (a.value ^ b.value).is_power_of_two() {
-                    Masked::new(a.value, a.mask & !(a.value ^ b.value))
-                } else {
-                    continue;
-                };
-                literals[i] = joined;
-                literals.remove(j);
-                continue 'again;
-            }
+/// Drops literals that another covers. Neighbours are not joined: two exact values are better than one under another mask, both
+/// for hash tables and for the reader.
+fn drop_covered(literals: &mut SmallVec<[Masked; 1]>) {
+    let mut i = 0;
+    while i < literals.len() {
+        let literal = literals[i];
+        if literals.iter().enumerate().any(|(j, other)| j != i && other.contains(&literal)) {
+            literals.remove(i);
+        } else {
+            i += 1;
         }
-        literals.sort_unstable();
-        return;
     }
 }
 
@@ -131,8 +119,7 @@ enum Combined {
 fn combine(a: &Term, b: &Term) -> Combined {
     match (a.negated, b.negated) {
         (true, true) => {
-            // Neither in the one nor in the other. Unions of single-bit tests and the like simplify; a union that is
-            // everything leaves nothing.
+            // Neither in the one nor in the other; a union that is everything leaves nothing.
             let mut union = a.clone();
             union.literals.extend(b.literals.iter().copied());
             union.sets.extend(b.sets.iter().cloned());

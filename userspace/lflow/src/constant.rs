@@ -48,6 +48,15 @@ impl Integer {
         Integer { value: value & mask, mask, masked: true, format, excess_width: 0 }
     }
 
+    /// Reads a constant as it stands in an address set: the first token of the text, with its mask.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Integer> {
+        match crate::lexer::Lexer::new(text).token {
+            crate::lexer::Token::Integer(n) => Some(n),
+            _ => None,
+        }
+    }
+
     /// The width OVN checks against a field's: that of the address family, or the bits up to the highest one set.
     #[must_use]
     pub fn width(&self) -> u16 {

@@ -142,3 +142,34 @@ pub struct ActionContext<'a> {
     /// Tables of the egress pipeline.
     pub n_egress_tables: u8,
 }
+
+impl AddressSet {
+    /// Reads a set's addresses column. Returns the set, and the elements that are no constants, which OVN skips, too.
+    pub fn parse<'a>(elements: impl IntoIterator<Item = &'a str>) -> (AddressSet, Vec<&'a str>) {
+        let mut set = AddressSet::default();
+        let mut skipped = Vec::new();
+        for element in elements {
+            match Integer::parse(element) {
+                Some(n) => set.insert(n),
+                None => skipped.push(element),
+            }
+        }
+        (set, skipped)
+    }
+
+    /// Adds a member.
+    pub fn insert(&mut self, member: Integer) {
+        self.max_width = self.max_width.max(member.width());
+        self.members.push(member);
+    }
+
+    /// Removes a member if it is there.
+    pub fn remove(&mut self, member: &Integer) -> bool {
+        let Some(at) = self.members.iter().position(|m| m == member) else { return false };
+        self.members.swap_remove(at);
+        if member.width() == self.max_width {
+            self.max_width = self.members.iter().map(Integer::width).max().unwrap_or(0);
+        }
+        true
+    }
+}

@@ -156,9 +156,11 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// Skips `wanted`, a token with a fixed spelling, or fails.
+    /// Skips `wanted`, a token with a fixed spelling or the end, or fails.
     pub(crate) fn expect(&mut self, wanted: &Token<'_>) -> Result<(), Error> {
-        if self.matches(wanted) {
+        if *wanted == Token::End {
+            self.expect_end()
+        } else if self.matches(wanted) {
             Ok(())
         } else {
             Err(self.syntax_error(&format!("expecting `{}'", wanted.spelling())))

@@ -8,6 +8,8 @@
 
 pub mod action;
 mod action_parser;
+mod action_printer;
+pub mod annotated;
 mod clause_algebra;
 pub mod constant;
 pub mod context;
@@ -18,6 +20,7 @@ mod expr_parser;
 pub mod field;
 mod lexer;
 mod masked;
+pub mod microflow;
 pub mod nd_ra_options;
 pub mod normal;
 mod normalize;

@@ -20,6 +20,9 @@ impl ActionParser<'_> {
             Token::Id(name) => name,
             _ => return self.load(left),
         };
+        if !self.is_known(name) {
+            return self.copy(left, false);
+        }
         if !self.lexer.peek_is_paren() {
             return match name {
                 // These two are recognised by name alone and then want their parenthesis.
@@ -135,7 +138,7 @@ impl ActionParser<'_> {
         self.check_not_last("select")?;
         self.lexer.advance();
         self.lexer.advance();
-        let hashed = self.lexer.matches_id("values");
+        let hashed = !self.is_23_03() && self.lexer.matches_id("values");
         if hashed {
             self.equals()?;
             self.lexer.expect(&Token::LParen)?;

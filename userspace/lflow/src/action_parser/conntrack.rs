@@ -6,6 +6,7 @@ use crate::constant::{Format, Integer};
 use crate::error::Error;
 use crate::lexer::Token;
 use crate::symbol::Writable;
+use crate::vocabulary::Vocabulary;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The address behind an unmasked constant written as one.
@@ -34,7 +35,8 @@ impl ActionParser<'_> {
     }
 
     fn optional_zone(&mut self, name: &str) -> Result<NatZone, Error> {
-        if !self.lexer.matches(&Token::LParen) {
+        // 23.03 has no argument here.
+        if self.is_23_03() || !self.lexer.matches(&Token::LParen) {
             return Ok(NatZone::Dnat);
         }
         let zone = self.nat_zone(name)?;
@@ -46,7 +48,7 @@ impl ActionParser<'_> {
     pub(super) fn ct_commit(&mut self) -> Result<Action, Error> {
         match self.lexer.token {
             Token::LCurly => Ok(Action::CtCommit(self.nested_list(Some("ip"), Writable::InCtCommit)?)),
-            Token::LParen => self.ct_commit_v1(),
+            Token::LParen if self.context.symbols.vocabulary() != Vocabulary::V26_03 => self.ct_commit_v1(),
             _ => {
                 self.require("ip");
                 Ok(Action::CtCommit(Vec::new()))
@@ -86,8 +88,7 @@ impl ActionParser<'_> {
     pub(super) fn ct_commit_nat(&mut self) -> Result<Action, Error> {
         self.require("ip");
         // 23.03 calls the action by another name here, later versions by its own.
-        let old = self.context.symbols.vocabulary() == crate::Vocabulary::V23_03;
-        self.check_not_last(if old { "ct_commit_related" } else { "ct_commit_nat" })?;
+        self.check_not_last(if self.is_23_03() { "ct_commit_related" } else { "ct_commit_nat" })?;
         Ok(Action::CtCommitNat(self.optional_zone("ct_commit_nat")?))
     }
 
@@ -168,32 +169,32 @@ impl ActionParser<'_> {
         Ok(Action::CtLb(lb))
     }
 
-    /// What follows the backends' semicolon, with the closing parenthesis.
+    /// What follows the backends' semicolon, with the closing parenthesis, in whose place OVN skips any token.
     fn ct_lb_options(&mut self, lb: &mut LoadBalance) -> Result<(), Error> {
-        let mut closed = false;
         if self.lexer.matches_id("hash_fields") {
             if !self.lexer.matches(&Token::Assign) {
                 return Err(self.lexer.syntax_error("invalid hash_fields"));
             }
             lb.hash_fields = Some(self.string("invalid hash_fields")?);
             if !self.lexer.matches(&Token::Semicolon) {
-                self.close_ct_lb()?;
-                closed = true;
+                self.skip_token()?;
             }
         }
         for (word, flag) in [("skip_snat", LbFlag::SkipSnat), ("force_snat", LbFlag::ForceSnat)] {
-            if !closed && self.lexer.matches_id(word) {
+            if self.lexer.matches_id(word) {
                 lb.flag = Some(flag);
-                self.close_ct_lb()?;
-                closed = true;
+                return self.skip_token();
             }
         }
-        if closed { Ok(()) } else { Err(self.missing_semicolon()) }
+        Ok(())
     }
 
-    /// OVN skips whatever stands where the parenthesis should close; we insist on it, in the words it has for such things.
-    fn close_ct_lb(&mut self) -> Result<(), Error> {
-        self.lexer.expect(&Token::RParen)
+    fn skip_token(&mut self) -> Result<(), Error> {
+        if matches!(self.lexer.token, Token::Invalid(_)) {
+            return Err(self.lexer.error(""));
+        }
+        self.lexer.advance();
+        Ok(())
     }
 
     fn backend(&mut self, kind: LbKind) -> Result<Backend, Error> {

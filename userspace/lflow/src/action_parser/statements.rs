@@ -16,6 +16,9 @@ const MAX_LOG_NAME: usize = 63;
 impl ActionParser<'_> {
     /// The action called `name`, at which the lexer stands; `None`, and nothing skipped, when there is none.
     pub(super) fn plain_statement(&mut self, name: &str) -> Result<Option<Action>, Error> {
+        if !self.is_known(name) {
+            return Ok(None);
+        }
         type Parse<'a> = fn(&mut ActionParser<'a>) -> Result<Action, Error>;
         let parse: Parse<'_> = match name {
             "output" => |_| Ok(Action::Output),
@@ -174,6 +177,9 @@ impl ActionParser<'_> {
     fn log_verdict(&mut self) -> Result<LogVerdict, Error> {
         self.equals()?;
         for verdict in LogVerdict::ALL {
+            if verdict == LogVerdict::Pass && self.is_23_03() {
+                continue;
+            }
             if self.lexer.matches_id(verdict.name()) {
                 return Ok(verdict);
             }
@@ -242,7 +248,8 @@ impl ActionParser<'_> {
                 self.lexer.expect(&Token::Comma)?;
             }
             if !self.lexer.matches_id("childports") {
-                return Err(self.missing_semicolon());
+                // OVN takes this for a group without ports, parenthesis closed or not.
+                return Ok(Action::FwdGroup { liveness, child_ports });
             }
             self.equals()?;
             while !self.lexer.matches(&Token::RParen) {
@@ -284,7 +291,10 @@ impl ActionParser<'_> {
     fn sample_argument(&mut self, sample: &mut Sample) -> Result<(), Error> {
         if self.lexer.matches_id("probability") {
             self.equals()?;
-            sample.probability = self.uint16("probability")?;
+            // OVN leaves anything else where it is, and then does not know what argument it may be.
+            if matches!(&self.lexer.token, Token::Integer(n) if n.format == Format::Decimal && !n.masked) {
+                sample.probability = self.uint16("probability")?;
+            }
         } else if self.lexer.matches_id("obs_point") {
             self.equals()?;
             sample.obs_point = if self.lexer.token == Token::AddressSet("cookie") {
@@ -293,16 +303,18 @@ impl ActionParser<'_> {
             } else if let Some(n) = self.decimal() {
                 // The observation point has 32 bits; OVN drops the rest.
                 ObsPoint::Id(n as u32)
-            } else if self.context.symbols.vocabulary() == crate::Vocabulary::V23_03 {
+            } else if self.is_23_03() {
                 return Err(self.lexer.syntax_error("malformed sample observation_point_id"));
             } else {
                 ObsPoint::Field(self.field_of_width(32)?)
             };
         } else if self.lexer.matches_id("obs_domain") {
             self.equals()?;
-            let domain = self.sample_number()?;
-            sample.obs_domain =
-                u8::try_from(domain).map_err(|_| self.lexer.syntax_error("obs_domain must be 8-bit long"))?;
+            if matches!(&self.lexer.token, Token::Integer(n) if n.format == Format::Decimal && n.value > 255) {
+                return Err(self.lexer.syntax_error("obs_domain must be 8-bit long"));
+            }
+            // At most 255.
+            sample.obs_domain = self.sample_number()? as u8;
         } else if self.lexer.matches_id("collector_set") {
             self.equals()?;
             // Collector set identifiers have 32 bits; OVN drops the rest.
@@ -324,9 +336,16 @@ impl ActionParser<'_> {
         Some(n)
     }
 
-    /// A decimal number. OVN takes anything else for 0 without a word; that is an error to us.
+    /// A decimal number. As in OVN, anything else that is a token at all counts as 0.
     fn sample_number(&mut self) -> Result<u64, Error> {
-        self.decimal().ok_or_else(|| self.lexer.syntax_error("expecting integer"))
+        if let Some(n) = self.decimal() {
+            return Ok(n);
+        }
+        if matches!(self.lexer.token, Token::Invalid(_)) {
+            return Err(self.lexer.error(""));
+        }
+        self.lexer.advance();
+        Ok(0)
     }
 }
 
