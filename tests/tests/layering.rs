@@ -37,6 +37,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-northd", &["oxbow-ovsdb", "oxbow-schema", "oxbow-incr", "oxbow-daemon"]),
     ("oxbow-ctl", &["oxbow-abi", "oxbow-ovsdb", "oxbow-schema", "oxbow-daemon"]),
     ("oxbow-testkit", &[]),
+    ("oxbow-agree", &["oxbow-pipeline", "oxbow-testkit"]),
     ("oxbow-vm-tests", &["oxbow-testkit"]),
     ("oxbow-tests", JUDGES),
     ("xtask", JUDGES),
@@ -52,6 +53,7 @@ const JUDGES: &[&str] = &[
     "oxbow-pipeline",
     "oxbow-backend-bpf",
     "oxbow-testkit",
+    "oxbow-agree",
     "oxbow-vm-tests",
 ];
 

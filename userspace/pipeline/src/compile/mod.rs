@@ -28,5 +28,6 @@ mod texts;
 mod tests;
 
 pub use compiler::{Compiler, DatapathInfo, Options};
+pub use oxbow_lflow::Vocabulary;
 pub use port_security::{BadElement, Element};
 pub use row::{Consequence, FlowRow, Problem};

@@ -153,7 +153,9 @@ impl Builder {
         self.rule(Sub::InNd, 80, [exact(Field::EthType, ARP)], SubResult::Fail);
         // Manual: "restricts the inner source MAC addresses that the host may send in … Neighbor Discovery packets". 23.03 lets every solicitation pass.
         self.rule(Sub::InNd, 80, neighbor_discovery(135), SubResult::Fail);
-        self.rule(Sub::InNd, 80, neighbor_discovery(136), SubResult::Fail);
+        // An advertisement whatever its code, as 23.03 has it.
+        let advertisement = neighbor_discovery(136).into_iter().filter(|dim| dim.field != Field::Icmp6Code);
+        self.rule(Sub::InNd, 80, advertisement, SubResult::Fail);
         self.rule(Sub::Out, 80, [], SubResult::Fail);
     }
 
@@ -222,10 +224,10 @@ impl Builder {
         let own = |field| any(field, [0, mac].map(|value| Masked { value, mask: super::reach::ones(48) }).to_vec());
         // Manual and RFC 4861: the hop limit of neighbor discovery is 255. 23.03 looks for 225.
         let mut solicit = neighbor_discovery(135);
-        solicit.extend([exact(Field::Icmp6Code, 0), own(Field::NdSll)]);
+        solicit.push(own(Field::NdSll));
         self.rule(Sub::InNd, 90, solicit, SubResult::Pass);
         let mut advertise = neighbor_discovery(136);
-        advertise.extend([exact(Field::Icmp6Code, 0), own(Field::NdTll)]);
+        advertise.push(own(Field::NdTll));
         if !element.ip6.is_empty() {
             advertise.push(any(Field::NdTarget, ip6(element)));
         }
@@ -249,13 +251,14 @@ impl Builder {
     }
 }
 
-/// ICMPv6 of a type with hop limit 255.
+/// Neighbor discovery of a type: ICMPv6 with code 0 and hop limit 255.
 fn neighbor_discovery(icmp_type: u128) -> Vec<Dim> {
     vec![
         exact(Field::EthType, IP6),
         exact(Field::IpProto, 58),
         exact(Field::IpTtl, 255),
         exact(Field::Icmp6Type, icmp_type),
+        exact(Field::Icmp6Code, 0),
     ]
 }
 

@@ -92,9 +92,9 @@ impl Walk<'_> {
                         None => return self.drop_packet(Reason::Truncated, None, none),
                     }
                 }
-                self.from_port(port.datapath, port.key, packet);
+                self.sent_by(port.datapath, port.key, packet);
             }
-            Arrival::Port { datapath, port } => self.from_port(datapath, port, packet),
+            Arrival::Port { datapath, port } => self.sent_by(datapath, port, packet),
             Arrival::Tunnel { datapath, inport, outport } => {
                 if self.program.datapath(datapath).is_none() {
                     return self.drop_packet(Reason::NoDatapath, None, outport);
@@ -121,7 +121,7 @@ impl Walk<'_> {
         vid.and_then(|vid| on(Some(vid))).or_else(|| on(None)).cloned()
     }
 
-    fn from_port(&mut self, datapath: DatapathKey, port: PortKey, mut packet: Packet) {
+    fn sent_by(&mut self, datapath: DatapathKey, port: PortKey, mut packet: Packet) {
         if self.program.datapath(datapath).is_none() {
             return self.drop_packet(Reason::NoDatapath, None, PortKey(0));
         }
