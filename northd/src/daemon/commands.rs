@@ -36,6 +36,10 @@ pub(super) enum Command {
     ClearStats,
     Recompute,
     SetComputeLogTimeout,
+    /// Ours: counters of the unit engine, by kind of unit.
+    UnitStats,
+    /// Ours: compute everything again and compare.
+    Audit,
 }
 
 /// Everything `oxbow-northd` answers.
@@ -82,5 +86,6 @@ pub(super) fn commands() -> Commands<Command> {
             Ok(_) => Ok(Command::SetComputeLogTimeout),
             Err(_) => Err("unsigned integer required".to_owned()),
         });
+    commands.add_plain("oxbow/unit-stats", Command::UnitStats).add_plain("oxbow/audit", Command::Audit);
     commands
 }

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_feature_is_there_unless_a_chassis_of_ours_lacks_it() {
-        let mut southbound = Replica::new(&sb::DATABASE);
+        let mut southbound = Replica::new(sb::DATABASE);
         // The texts are stock's answers to the same contents.
         assert_eq!(
             list(&southbound),

@@ -1,6 +1,7 @@
 //! The process around the library: command line, control socket, connections, the lock, and the event loop.
 
 mod commands;
+mod connections;
 mod engine_stats;
 mod event_loop;
 mod features;
@@ -15,9 +16,43 @@ pub(crate) const LOG_MODULES: &[&str] =
 
 /// Modules that only stock's northd has; scripts set their levels.
 pub(crate) const FOREIGN_LOG_MODULES: &[&str] = &[
-    "backtrace", "command_line", "coverage", "daemon", "dns_resolve", "en_lflow", "en_northd", "en_sync_to_sb", "entropy",
-    "expr", "hmap", "inc_proc_eng", "inc_proc_northd", "lb", "lockfile", "mac_binding_aging", "memory", "memory_trim",
-    "ovn_parallel_hmap", "ovn_util", "ovs_rcu", "ovs_replay", "ovs_thread", "ovsdb_error", "poll_loop", "process",
-    "signals", "socket_util", "socket_util_unix", "stopwatch", "stream", "stream_fd", "stream_replay", "stream_tcp",
-    "stream_unix", "svec", "timeval", "util", "uuid",
+    "backtrace",
+    "command_line",
+    "coverage",
+    "daemon",
+    "dns_resolve",
+    "en_lflow",
+    "en_northd",
+    "en_sync_to_sb",
+    "entropy",
+    "expr",
+    "hmap",
+    "inc_proc_eng",
+    "inc_proc_northd",
+    "lb",
+    "lockfile",
+    "mac_binding_aging",
+    "memory",
+    "memory_trim",
+    "ovn_parallel_hmap",
+    "ovn_util",
+    "ovs_rcu",
+    "ovs_replay",
+    "ovs_thread",
+    "ovsdb_error",
+    "poll_loop",
+    "process",
+    "signals",
+    "socket_util",
+    "socket_util_unix",
+    "stopwatch",
+    "stream",
+    "stream_fd",
+    "stream_replay",
+    "stream_tcp",
+    "stream_unix",
+    "svec",
+    "timeval",
+    "util",
+    "uuid",
 ];

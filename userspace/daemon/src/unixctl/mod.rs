@@ -30,7 +30,11 @@ pub struct Request<C> {
 
 /// The way to answer one command. Dropping it without an answer reports an internal error to the client.
 #[derive(Debug)]
-pub struct Reply(oneshot::Sender<Answer>);
+pub struct Reply {
+    answer: oneshot::Sender<Answer>,
+    /// Ends when the answer has been written to the client, or cannot be.
+    written: oneshot::Receiver<()>,
+}
 
 impl Reply {
     /// Answers with `text`, which may be empty.
@@ -45,6 +49,15 @@ impl Reply {
 
     /// Answers with either. A client that has gone away is not an error.
     pub fn send(self, answer: Answer) {
-        let _ = self.0.send(answer);
+        let _ = self.answer.send(answer);
+    }
+
+    /// Answers, and waits until the client has been sent the answer: for commands like `exit`, after which nobody would
+    /// send it any more.
+    pub async fn send_and_wait(self, answer: Answer) {
+        // The socket takes a short text at once; a client that reads nothing must not keep the daemon alive.
+        const LONGEST: std::time::Duration = std::time::Duration::from_secs(1);
+        let _ = self.answer.send(answer);
+        let _ = tokio::time::timeout(LONGEST, self.written).await;
     }
 }

@@ -87,6 +87,7 @@ pub(crate) async fn serve<C: Send + 'static>(
                     builtins: builtins.clone(),
                     requests: requests.clone(),
                     json: false,
+                    unwritten: None,
                 };
                 tokio::spawn(connection.run(stream));
             }
@@ -105,6 +106,8 @@ struct Connection<C> {
     requests: Requests<C>,
     /// Answers are JSON values instead of texts (`set-options --format json`).
     json: bool,
+    /// Dropped when the answer to a daemon's command has been written, which ends [`Reply::send_and_wait`].
+    unwritten: Option<oneshot::Sender<()>>,
 }
 
 /// What became of the bytes received so far.
@@ -138,6 +141,7 @@ impl<C: Send + 'static> Connection<C> {
                     if stream.write_all(answer.to_string().as_bytes()).await.is_err() {
                         return;
                     }
+                    self.unwritten = None;
                     continue;
                 }
                 Parsed::Incomplete if buffer.len() <= MAX_REQUEST => {}
@@ -194,8 +198,11 @@ impl<C: Send + 'static> Connection<C> {
             (Handler::Builtin(answer), _) => answer(&self.builtins, arguments)?,
             (Handler::Daemon(parse), _) => {
                 let (sender, answer) = oneshot::channel();
-                let request = Request { command: parse(arguments)?, reply: Reply(sender) };
+                let (unwritten, written) = oneshot::channel();
+                let reply = Reply { answer: sender, written };
+                let request = Request { command: parse(arguments)?, reply };
                 self.requests.send(request).await.map_err(|_| "the daemon is terminating".to_owned())?;
+                self.unwritten = Some(unwritten);
                 answer.await.map_err(|_| "the daemon gave no answer".to_owned())??
             }
         };
