@@ -32,7 +32,10 @@ pub(super) enum Command {
     SetThreads(usize),
     GetThreads,
     ChassisFeatures,
-    ShowStats { node: Option<String>, counter: Option<Counter> },
+    ShowStats {
+        node: Option<String>,
+        counter: Option<Counter>,
+    },
     ClearStats,
     Recompute,
     SetComputeLogTimeout,

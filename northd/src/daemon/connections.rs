@@ -82,14 +82,7 @@ impl Connection {
     }
 
     fn new(name: &'static str, config: ClientConfig) -> Connection {
-        Connection {
-            client: Client::start(config),
-            connected: false,
-            name,
-            pending: None,
-            not_before: None,
-            retry: FIRST_RETRY,
-        }
+        Connection { client: Client::start(config), name, pending: None, not_before: None, retry: FIRST_RETRY }
     }
 
     /// Whether the rows are up to date and a transaction may be sent now. The first is false until all of the initial

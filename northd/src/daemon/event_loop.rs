@@ -93,7 +93,8 @@ fn log(report: &Report) {
 
 /// The counters of the unit engine as a table.
 fn unit_stats(stats: &Stats) -> String {
-    let mut text = format!("{:<16} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "kind", "dirty", "run", "changed", "live", "reads");
+    let mut text =
+        format!("{:<16} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "kind", "dirty", "run", "changed", "live", "reads");
     for (kind, stats) in stats.kinds.iter().map(|(kind, stats)| (*kind, *stats)).chain([("total", stats.total())]) {
         let _ = writeln!(
             text,

@@ -98,6 +98,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let comparison = Comparison { stock: &args.stock, ours: &ours, chances: Chances::load()? };
     let mut total = Total::default();
+    // Contents that could not be compared at all.
+    let mut broken = 0;
     if let Some(steps) = args.random {
         let mut left = steps;
         let mut seed = args.seed;
@@ -111,7 +113,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for content in contents(args)? {
             let started = Instant::now();
             let before = total.contents;
-            let failures = comparison.run(&content, &mut total).with_context(|| content.name.clone())?;
+            let failures = match comparison.run(&content, &mut total) {
+                Ok(failures) => failures,
+                Err(error) => {
+                    println!("{}: FAILED: {error:#}", content.name);
+                    broken += 1;
+                    continue;
+                }
+            };
             let points = total.contents - before;
             let verdict = if failures.is_empty() { "equal" } else { "DIFFERENT" };
             println!("{}: {points} comparisons, {verdict} ({} ms)", content.name, started.elapsed().as_millis());
@@ -122,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "parity: contents {}, flows {}, missing {}, extra {}, other {}",
         total.contents, total.flows, total.missing, total.extra, total.other
     );
-    if total.missing + total.extra + total.other > 0 {
+    if total.missing + total.extra + total.other + broken > 0 {
         std::process::exit(1);
     }
     Ok(())
