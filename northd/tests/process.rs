@@ -207,7 +207,7 @@ fn commands_answer_as_stock_does() {
         let shown = sandbox.ask("", &["stopwatch/show", name]);
         assert!(shown.starts_with(&format!("Statistics for '{name}'\n  Total samples: ")), "{shown}");
     }
-    assert!(sandbox.ask("", &["memory/show"]).contains("idl-cells-OVN_"));
+    sandbox.until("rows are counted", || sandbox.ask("", &["memory/show"]).contains("idl-cells-OVN_Southbound:"));
     assert_eq!(
         sandbox.ask("", &["debug/chassis-features-list"]),
         "ct_no_masked_label:    true\nct_lb_related:         true\nmac_binding_timestamp: true\n"
