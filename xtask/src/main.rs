@@ -4,6 +4,7 @@
 //! what it does: [`setup`] (what must be installed), [`process`] (running other programs), [`workspace`] (where things are).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
+mod bench_ovsdb;
 mod build_ebpf;
 mod demo;
 mod gen_idl;
@@ -29,12 +30,20 @@ struct Cli {
     command: Command,
 }
 
+/// Measures one thing against another in the same run and prints the ratio with its spread.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    Ovsdb(bench_ovsdb::Args),
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
     Test(test::Args),
+    #[command(subcommand)]
+    Bench(Bench),
     GenIdl(gen_idl::Args),
     Parity(parity::Args),
 }
@@ -55,6 +64,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(Bench::Ovsdb(args)) => bench_ovsdb::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),
     }
