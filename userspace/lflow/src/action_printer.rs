@@ -1,8 +1,7 @@
 //! Actions as text, in OVN's canonical spelling where OVN prints them; the text parses back to equal actions.
 
 use crate::action::{
-    Action, Actions, Backend, LbAffinity, LbFlag, LbKind, LoadBalance, Log, NatZone, ObsPoint, OptionValue, Sample,
-    Select,
+    Action, Actions, Backend, LbAffinity, LbFlag, LoadBalance, Log, NatZone, ObsPoint, OptionValue, Sample, Select,
 };
 use crate::quoted::Quoted;
 use std::fmt::{self, Display, Formatter};
@@ -171,11 +170,7 @@ fn fwd_group(liveness: bool, child_ports: &[Box<str>], f: &mut Formatter<'_>) ->
 
 impl Display for LoadBalance {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            LbKind::Label => "ct_lb",
-            LbKind::Mark => "ct_lb_mark",
-            LbKind::MarkLocal => "ct_lb_mark_local",
-        })?;
+        f.write_str(self.kind.name())?;
         if !self.backends.is_empty() || self.hash_fields.is_some() || self.flag.is_some() {
             f.write_str("(backends=")?;
             separated(&self.backends, ",", f)?;

@@ -30,8 +30,8 @@ pub struct Integer {
     pub masked: bool,
     /// How it was written.
     pub format: Format,
-    /// For a hexadecimal constant of more than 128 bits (the language lets them be read, no field takes them): its width.
-    /// `value` then has the low 128 bits. 0 otherwise.
+    /// For a hexadecimal constant, or mask, of more than 128 bits (the language lets them be read, no field takes them): its
+    /// width. `value` and `mask` then have the low 128 bits. 0 otherwise.
     pub excess_width: u16,
 }
 
@@ -57,16 +57,18 @@ impl Integer {
         }
     }
 
-    /// The width OVN checks against a field's: that of the address family, or the bits up to the highest one set.
+    /// The width OVN checks against a field's: that of the address family, or the bits up to the highest one set; with a mask,
+    /// the mask's bits up to its highest one, in any format.
     #[must_use]
     pub fn width(&self) -> u16 {
+        let significant = |n: u128| (128 - n.leading_zeros()) as u16;
         match self.format {
             _ if self.excess_width != 0 => self.excess_width,
+            _ if self.masked => significant(self.mask),
             Format::Ipv4 => 32,
             Format::Ipv6 => 128,
             Format::Ethernet => 48,
-            // At most 128.
-            Format::Decimal | Format::Hexadecimal => (128 - self.value.leading_zeros()) as u16,
+            Format::Decimal | Format::Hexadecimal => significant(self.value),
         }
     }
 

@@ -102,7 +102,7 @@ pub(crate) struct ParsedSet {
     kind: Type,
     /// Number of values, members included.
     n_values: usize,
-    /// Whether the first value has a mask.
+    /// Whether the first value is an integer with a mask.
     masked: bool,
 }
 
@@ -299,7 +299,7 @@ impl<'a> MatchParser<'a> {
             Token::Str(_) => (Type::String, 1, false),
             Token::Integer(n) => (Type::Integer, 1, n.masked),
             Token::AddressSet(name) => match self.address_sets.address_set(name) {
-                Some(set) => (Type::Integer, set.members.len(), set.members.first().is_some_and(|n| n.masked)),
+                Some(set) => (Type::Integer, set.members.len(), false),
                 None => return Err(self.lexer.syntax_error("expecting address set name")),
             },
             Token::PortGroup(name) => match self.port_groups.port_group(name) {
@@ -350,13 +350,16 @@ impl<'a> MatchParser<'a> {
             // OVN: constantly true, without the prerequisites that any member would bring.
             return Ok(Expr::Bool(true));
         }
-        let keep_sets = matches!(op, RelOp::Eq | RelOp::Ne) && field.symbol.field().is_some();
-        let values = if keep_sets { set.set } else { self.expand_sets(set.set) };
-        Ok(Expr::Cmp { field, op, values, span })
+        let ordering = !matches!(op, RelOp::Eq | RelOp::Ne);
+        if ordering || field.symbol.field().is_none() {
+            return Ok(self.with_members(field, op, set.set, span));
+        }
+        Ok(Expr::Cmp { field, op, values: set.set, span })
     }
 
-    /// `<` and the like against `$set` hold when they hold for every member. The set is taken as it is now.
-    fn expand_sets(&self, set: ConstantSet) -> ConstantSet {
+    /// A comparison in which address sets are replaced by their members as they are now. `<` and the like hold against a set when
+    /// they hold against every member.
+    fn with_members(&self, field: FieldRef, op: RelOp, set: ConstantSet, span: Span) -> Expr {
         let mut values: SmallVec<[Constant; 1]> = SmallVec::new();
         for value in set.values {
             match &value {
@@ -367,7 +370,17 @@ impl<'a> MatchParser<'a> {
                 _ => values.push(value),
             }
         }
-        ConstantSet { braces: set.braces, values }
+        if matches!(op, RelOp::Eq | RelOp::Ne) {
+            return match values.is_empty() {
+                true => Expr::Bool(op == RelOp::Ne),
+                false => Expr::Cmp { field, op, values: ConstantSet { braces: set.braces, values }, span },
+            };
+        }
+        let mut each = values.into_iter().map(|value| Expr::Cmp { field, op, values: ConstantSet::one(value), span });
+        match each.next() {
+            Some(first) => each.fold(first, Expr::and),
+            None => Expr::Bool(true),
+        }
     }
 
     fn check_type(&self, symbol: Symbol, set: &ParsedSet) -> Result<(), Error> {
@@ -418,7 +431,10 @@ impl<'a> MatchParser<'a> {
                 .lexer
                 .error("Only == and != operators may be used to compare a field against an empty value set."));
         }
-        if set.masked {
+        // OVN looks at the first member of a set only, and the first is whichever sorts so.
+        let any_masked =
+            |name| self.address_sets.address_set(name).is_some_and(|set| set.members.iter().any(|n| n.masked));
+        if set.masked || set.set.values.iter().any(|v| matches!(v, Constant::AddressSet(name) if any_masked(name))) {
             return Err(self.lexer.error(
                 "Only == and != operators may be used with masked constants.  Consider using subfields instead (e.g. \
                  eth.src[0..15] > 0x1111 in place of eth.src > 00:00:00:00:11:11/00:00:00:00:ff:ff).",

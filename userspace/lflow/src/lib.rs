@@ -7,6 +7,7 @@
 //! The specification is ovn-sb(5), Logical_Flow. This crate knows no clock, no sockets and no packets.
 
 pub mod action;
+mod action_names;
 mod action_parser;
 mod action_printer;
 pub mod annotated;
@@ -23,6 +24,7 @@ mod masked;
 pub mod microflow;
 pub mod nd_ra_options;
 pub mod normal;
+mod normal_printer;
 mod normalize;
 mod number;
 mod quoted;

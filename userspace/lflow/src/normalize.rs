@@ -130,17 +130,11 @@ fn comparison(field: FieldRef, op: RelOp, values: &ConstantSet, negate: bool) ->
             atom(field, term, negate)
         }
         RelOp::Lt | RelOp::Le | RelOp::Gt | RelOp::Ge => {
-            // Several values come from an address set: the relation must hold with each.
-            let op = if negate { op.negated() } else { op };
-            let parts = values.values.iter().map(|value| {
-                let literals = match value {
-                    Constant::Integer(n) => Masked::range(op, n.value, offset, width),
-                    _ => Vec::new(),
-                };
-                let term = Term { literals: literals.into(), ..Term::default() };
-                Ok(dimension_clauses(field, term))
-            });
-            let relation = if negate { union(parts)? } else { conjunction(parts)? };
+            let literals = match &values.values[..] {
+                [Constant::Integer(n)] => Masked::range(if negate { op.negated() } else { op }, n.value, offset, width),
+                _ => unreachable!("the parser gives an ordering exactly one integer"),
+            };
+            let relation = dimension_clauses(field, Term { literals: literals.into(), ..Term::default() });
             with_prerequisite(field.symbol, relation, negate)
         }
     }

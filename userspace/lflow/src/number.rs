@@ -114,7 +114,7 @@ pub(crate) fn with_mask(value: Integer, mask: Integer) -> Result<Integer, Box<st
     match (value.format, mask.format) {
         (a, b) if a == b => {
             let mut n = Integer::with_mask(value.value, mask.value, a);
-            n.excess_width = if mask.excess_width == 0 { 0 } else { value.excess_width.min(mask.excess_width) };
+            n.excess_width = mask.excess_width;
             Ok(n)
         }
         (Format::Ipv4, Format::Decimal) if mask.value <= 32 => {
@@ -124,7 +124,9 @@ pub(crate) fn with_mask(value: Integer, mask: Integer) -> Result<Integer, Box<st
             Ok(Integer::with_mask(value.value, prefix(128), Format::Ipv6))
         }
         (Format::Decimal, Format::Hexadecimal) if value.value == 0 => {
-            Ok(Integer::with_mask(0, mask.value, Format::Hexadecimal))
+            let mut n = Integer::with_mask(0, mask.value, Format::Hexadecimal);
+            n.excess_width = mask.excess_width;
+            Ok(n)
         }
         _ => Err("Value and mask have incompatible formats.".into()),
     }

@@ -53,9 +53,14 @@ fn record(name: &str, pairs: &[(String, String)]) {
 ///
 /// - An undefined template: 23.03 puts the template's name in its place and runs the tokens before and behind it together; later
 ///   versions refuse the whole text. We leave it in place, and say "Unexpanded template." where something else is expected.
+/// - `set_queue(;` and `check_pkt_larger(;`: OVN drops the action and says nothing; to us it is an error.
 /// - Half a surrogate pair in a string: OVN takes it, but it is no character and a port cannot be called so.
 fn differs_on_purpose(text: &str) -> bool {
-    text.contains('^') || text.contains(r"\udc00")
+    let dense: String = text.split_whitespace().collect();
+    text.contains('^')
+        || dense.contains("set_queue(;")
+        || dense.contains("check_pkt_larger(;")
+        || text.contains(r"\udc00")
 }
 
 fn compare(what: &str, pairs: &[(String, String)], ours: impl Fn(&str) -> String) {

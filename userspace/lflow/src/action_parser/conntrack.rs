@@ -153,23 +153,16 @@ impl ActionParser<'_> {
             return Err(self.lexer.syntax_error("expecting backends"));
         }
         self.equals()?;
-        let more = loop {
-            if self.lexer.matches(&Token::Semicolon) {
-                break true;
-            }
-            if self.lexer.matches(&Token::RParen) {
-                break false;
-            }
+        while !self.lexer.matches(&Token::Semicolon) && !self.lexer.matches(&Token::RParen) {
             lb.backends.push(self.backend(kind)?);
             self.lexer.matches(&Token::Comma);
-        };
-        if more {
-            self.ct_lb_options(&mut lb)?;
         }
+        self.ct_lb_options(&mut lb)?;
         Ok(Action::CtLb(lb))
     }
 
-    /// What follows the backends' semicolon, with the closing parenthesis, in whose place OVN skips any token.
+    /// What follows the backends. OVN skips any token where the parenthesis should be closed, and looks for options even when it
+    /// was closed before.
     fn ct_lb_options(&mut self, lb: &mut LoadBalance) -> Result<(), Error> {
         if self.lexer.matches_id("hash_fields") {
             if !self.lexer.matches(&Token::Assign) {
@@ -177,23 +170,16 @@ impl ActionParser<'_> {
             }
             lb.hash_fields = Some(self.string("invalid hash_fields")?);
             if !self.lexer.matches(&Token::Semicolon) {
-                self.skip_token()?;
+                self.lexer.advance();
             }
         }
         for (word, flag) in [("skip_snat", LbFlag::SkipSnat), ("force_snat", LbFlag::ForceSnat)] {
             if self.lexer.matches_id(word) {
                 lb.flag = Some(flag);
-                return self.skip_token();
+                self.lexer.advance();
+                break;
             }
         }
-        Ok(())
-    }
-
-    fn skip_token(&mut self) -> Result<(), Error> {
-        if matches!(self.lexer.token, Token::Invalid(_)) {
-            return Err(self.lexer.error(""));
-        }
-        self.lexer.advance();
         Ok(())
     }
 

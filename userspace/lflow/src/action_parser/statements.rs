@@ -201,8 +201,8 @@ impl ActionParser<'_> {
     /// `set_meter(rate)`, `set_meter(rate, burst)`. Anything that is no decimal number counts as 0.
     fn set_meter(&mut self) -> Result<Action, Error> {
         self.lexer.expect(&Token::LParen)?;
-        let rate = self.meter_number()?;
-        let burst = if self.lexer.matches(&Token::Comma) { self.meter_number()? } else { 0 };
+        let rate = self.meter_number();
+        let burst = if self.lexer.matches(&Token::Comma) { self.meter_number() } else { 0 };
         self.lexer.expect(&Token::RParen)?;
         if rate == 0 {
             return Err(self.lexer.error(format!("Rate {rate} for set_meter is not in valid.")));
@@ -210,15 +210,14 @@ impl ActionParser<'_> {
         Ok(Action::SetMeter { rate, burst })
     }
 
-    fn meter_number(&mut self) -> Result<u64, Error> {
+    fn meter_number(&mut self) -> u64 {
         let number = match &self.lexer.token {
             // Decimal constants have 64 bits.
             Token::Integer(n) if n.format == Format::Decimal && !n.masked => n.value as u64,
-            Token::Invalid(_) => return Err(self.lexer.error("")),
             _ => 0,
         };
         self.lexer.advance();
-        Ok(number)
+        number
     }
 
     fn bind_vport(&mut self) -> Result<Action, Error> {
@@ -314,11 +313,11 @@ impl ActionParser<'_> {
                 return Err(self.lexer.syntax_error("obs_domain must be 8-bit long"));
             }
             // At most 255.
-            sample.obs_domain = self.sample_number()? as u8;
+            sample.obs_domain = self.sample_number() as u8;
         } else if self.lexer.matches_id("collector_set") {
             self.equals()?;
             // Collector set identifiers have 32 bits; OVN drops the rest.
-            sample.collector_set = self.sample_number()? as u32;
+            sample.collector_set = self.sample_number() as u32;
         } else {
             return Err(self.lexer.syntax_error("unknown argument"));
         }
@@ -336,16 +335,12 @@ impl ActionParser<'_> {
         Some(n)
     }
 
-    /// A decimal number. As in OVN, anything else that is a token at all counts as 0.
-    fn sample_number(&mut self) -> Result<u64, Error> {
-        if let Some(n) = self.decimal() {
-            return Ok(n);
-        }
-        if matches!(self.lexer.token, Token::Invalid(_)) {
-            return Err(self.lexer.error(""));
-        }
-        self.lexer.advance();
-        Ok(0)
+    /// A decimal number. As in OVN, anything else is skipped and counts as 0.
+    fn sample_number(&mut self) -> u64 {
+        self.decimal().unwrap_or_else(|| {
+            self.lexer.advance();
+            0
+        })
     }
 }
 

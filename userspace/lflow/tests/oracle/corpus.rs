@@ -101,7 +101,7 @@ fn mutate(text: &str, all: &[&str], random: &mut Random) -> String {
             1 => drop(words.remove(at)),
             2 => words.insert(at, words[at].clone()),
             3 => {
-                let other = split(*random.pick::<&str>(all));
+                let other = split(random.pick::<&str>(all));
                 words[at] = if other.is_empty() { String::new() } else { random.pick(&other).clone() };
             }
             _ => {
