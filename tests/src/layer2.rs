@@ -1,8 +1,9 @@
 //! One logical switch with guests on several hypervisors: the smallest network that uses everything at layer 2.
 
 use std::net::IpAddr;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use oxbow_testkit::{Cloud, VifSpec, probe};
 
 /// A guest of the switch.
@@ -57,4 +58,25 @@ pub fn everybody_reaches_everybody(cloud: &Cloud) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Port security: a guest that takes another address is not heard, and is heard again under its own.
+pub fn spoofed_packets_are_not_heard(cloud: &Cloud) -> Result<()> {
+    let guest = cloud.vif(GUESTS[0].port)?.guest();
+    guest.ip("addr add 10.0.0.99/32 dev eth0")?;
+    for to in &GUESTS[1..] {
+        let from_stolen = ["-n", "-q", "-i", "0.01", "-W", "1", "-c", "3", "-I", "10.0.0.99", to.ipv4];
+        let mut command = Command::new("ping");
+        command.args(from_stolen);
+        let output = guest.output(command)?;
+        let answered = probe::received(&String::from_utf8_lossy(&output.stdout))?;
+        ensure!(answered == 0, "{answered} of 3 spoofed echo requests to {} were answered", to.port);
+    }
+    guest.ip("addr del 10.0.0.99/32 dev eth0")?;
+    probe::ping(guest, GUESTS[1].ipv4).map(|_| ())
+}
+
+/// Deletes a logical port, and waits until every hypervisor knows.
+pub fn remove_port(cloud: &Cloud, port: &str) -> Result<()> {
+    cloud.nbctl(&format!("--wait=hv lsp-del {port}")).map(|_| ())
 }

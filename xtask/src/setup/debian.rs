@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -104,7 +105,12 @@ pub(crate) fn ensure_packages(wanted: &[Package], mode: Mode) -> Result<Vec<Stri
         println!("running: {}", process::line(&command));
         process::run(&mut command).with_context(|| format!("apt-get could not install them; by hand:\n  {by_hand}"))
     };
-    apt(&["update", "-q"])?;
+    // The lists do not age within one run.
+    static LISTS_ARE_FRESH: AtomicBool = AtomicBool::new(false);
+    if !LISTS_ARE_FRESH.load(Ordering::Relaxed) {
+        apt(&["update", "-q"])?;
+        LISTS_ARE_FRESH.store(true, Ordering::Relaxed);
+    }
     apt(&[&["install", "-y", "-q", "--no-install-recommends"][..], &names[..]].concat())?;
     Ok(Vec::new())
 }
