@@ -1,32 +1,48 @@
-//! Oxbow's kernel programs.
+//! Oxbow's kernel programs: the logical pipeline at every VIF and at the underlay. See DESIGN.md.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics, asm_experimental_arch)]
+#![expect(internal_features, reason = "this target has no stable atomics")]
 
+mod advert;
+mod cache;
+mod classify;
+mod count;
+mod csum;
+mod fanout;
+mod fdb;
+mod limit;
 mod maps;
+mod ops;
+mod output;
 mod scratch;
+mod skb;
+mod tunnel;
+mod underlay;
+mod vif;
+mod walk;
+mod writeback;
 
-use aya_ebpf::{bindings::TC_ACT_SHOT, macros::classifier, programs::TcContext};
-use maps::*;
+use aya_ebpf::{macros::classifier, programs::TcContext};
 
-/// TC ingress of a VIF.
+/// TC ingress of a VIF's tap or veth.
 #[classifier]
-pub fn oxbow_vif(_ctx: TcContext) -> i32 {
-    if OX_STATE.get_ptr_mut(0).is_none() { return 0 }
-    TC_ACT_SHOT
+pub fn oxbow_vif(ctx: TcContext) -> i32 {
+    vif::receive(ctx.skb.skb)
 }
 
 /// TC ingress of an underlay device.
 #[classifier]
-pub fn oxbow_underlay(_ctx: TcContext) -> i32 {
-    0
+pub fn oxbow_underlay(ctx: TcContext) -> i32 {
+    underlay::receive(ctx.skb.skb)
 }
 
-/// The loader refuses an object without it; the programs are dual-licensed so that GPL-only helpers may be called.
+/// The object's licence as the kernel reads it: helpers marked `gpl_only` need a GPL-compatible one.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Never in the object: the build fails when a panic path is left in it.
+/// Never reached: the build fails when the object keeps a path that leads here.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -1,0 +1,263 @@
+//! The verdict cache: look-up on the fast path, insertion at the end of a walk.
+//!
+//! An entry is used while every guard it names is not newer than the version it was made under and its FDB generations are the ones it saw. The
+//! version is read before anything else and stamped on the entry, generations are read before the entries they cover: a walk that
+//! raced with a change leaves an entry that is stale already.
+
+use core::cell::Cell;
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use oxbow_abi::{
+    reason::Reason,
+    stats::total,
+    verdict::{DELIVER, FDB_SLOTS, GUARDS, PATH, REWRITE_MAC, REWRITE_VLAN, TUNNEL, Verdict, VerdictKey},
+};
+use oxbow_wire::parse::VECTOR;
+
+use crate::{
+    count,
+    maps::{OX_DENIED, OX_FDB_GENERATIONS, OX_GUARDS, OX_VERDICTS},
+    scratch::{Scratch, at},
+    skb::{self, Context, Direct},
+    tunnel,
+};
+
+/// Is an entry still what a walk would come to?
+#[inline(always)]
+fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation: &[u32; FDB_SLOTS]) -> bool {
+    for &index in guard {
+        if index == 0 {
+            break;
+        }
+        match OX_GUARDS.get_ptr(index) {
+            // SAFETY: an aligned word that user space writes whole; read once.
+            Some(changed) if unsafe { changed.read_volatile() } <= version => {}
+            _ => return false,
+        }
+    }
+    let mut n = 0;
+    while n < FDB_SLOTS {
+        if fdb[n] == 0 {
+            break;
+        }
+        match OX_FDB_GENERATIONS.get_ptr(fdb[n]) {
+            // SAFETY: an aligned word that is changed by atomic additions; read once.
+            Some(now) if unsafe { now.read_volatile() } == generation[n] => {}
+            _ => return false,
+        }
+        n += 1;
+    }
+    true
+}
+
+/// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk.
+#[inline(always)]
+pub fn forward(skb: Context, key: &VerdictKey, frame: &Direct, inner: u32) -> Option<Result<i32, Reason>> {
+    let verdict = OX_VERDICTS.get_ptr_mut(key)?;
+    // SAFETY: an entry of an LRU map stays readable memory; if it is evicted and reused while we look, we may read another flow's verdict
+    // with that flow's guards: one packet goes where the other flow's go. The kernel reuses elements only under memory pressure of the map and after
+    // an RCU-delayed free list, so this takes an eviction between these two instructions on another CPU.
+    let v = unsafe { &mut *verdict };
+    if !valid(v.version, &v.guard, &v.fdb, &v.fdb_generation) {
+        return None;
+    }
+    let len = skb::len(skb);
+    // Two CPUs that forward one flow may lose each other's addition: the flow counts a packet too few, nothing else depends on it.
+    v.hits += 1;
+    v.bytes += u64::from(len);
+    count::totals(total::CACHE_HIT, len);
+    Some(apply(skb, v, frame, inner))
+}
+
+#[inline(always)]
+fn apply(skb: Context, v: &Verdict, frame: &Direct, inner: u32) -> Result<i32, Reason> {
+    let (rewrite, ifindex) = (v.rewrite, v.ifindex);
+    if v.kind == TUNNEL {
+        if rewrite & REWRITE_MAC != 0 {
+            frame.set_mac(&v.mac).ok_or(Reason::Rewrite)?;
+        }
+        if rewrite & REWRITE_VLAN != 0 {
+            retag(skb, v.vlan)?;
+        }
+        return tunnel::send(skb, v.chassis, v.vni, v.option);
+    }
+    if inner != 0 {
+        tunnel::strip(skb, inner)?;
+        if rewrite & REWRITE_MAC != 0 {
+            skb::store(skb, 0, &v.mac)?;
+        }
+    } else if rewrite & REWRITE_MAC != 0 {
+        frame.set_mac(&v.mac).ok_or(Reason::Rewrite)?;
+    }
+    if rewrite & REWRITE_VLAN != 0 {
+        retag(skb, v.vlan)?;
+    }
+    count::totals(total::VIF_TX, skb::len(skb));
+    Ok(skb::redirect(ifindex))
+}
+
+/// Replaces the outermost tag, if there is one, by `tci` (0 = none).
+#[inline(always)]
+fn retag(skb: Context, tci: u32) -> Result<(), Reason> {
+    if skb::tag(skb) != 0 || oxbow_wire::frame::is_vlan(skb::protocol(skb)) {
+        skb::pop_vlan(skb)?;
+    }
+    if tci != 0 { skb::push_vlan(skb, tci) } else { Ok(()) }
+}
+
+/// Drops the frame if its flow is known to be denied. `None` = it is not.
+#[inline(always)]
+pub fn deny(skb: Context, key: &VerdictKey) -> Option<Denial> {
+    let entry = OX_DENIED.get_ptr_mut(key)?;
+    // SAFETY: as in `forward`.
+    let d = unsafe { &mut *entry };
+    if !valid(d.version, &d.guard, &d.fdb, &d.fdb_generation) {
+        return None;
+    }
+    // As in `forward`: a hit may be lost between CPUs.
+    d.hits += 1;
+    let reason = Reason::from_number(d.reason)?;
+    let len = skb::len(skb);
+    count::totals(total::DENIED_HIT, len);
+    count::lflow(d.lflow, len);
+    Some(Denial { reason, lflow: d.lflow })
+}
+
+/// Why a denied flow is dropped.
+pub struct Denial {
+    /// The reason of its walk.
+    pub reason: Reason,
+    /// The logical flow of its walk.
+    pub lflow: u32,
+}
+
+/// What the last copy of a walk did.
+pub struct Outcome {
+    /// [`DELIVER`] or [`TUNNEL`].
+    pub kind: u32,
+    /// Device, for local delivery.
+    pub ifindex: u32,
+    /// Chassis, for a tunnel.
+    pub chassis: u32,
+    /// OVN's option.
+    pub option: u32,
+}
+
+/// Words of headers that a verdict cannot rewrite: if one differs between the frame as it came and as it leaves, the walk is not cached.
+const UNCACHED: core::ops::Range<u32> = (oxbow_abi::field::IP_META as u32)..(oxbow_abi::field::IP6_LABEL as u32 + 1);
+
+/// Caches a walk that came to one unicast output. Called before write-back, while [`Scratch::packet`] is still the frame as it came.
+#[inline(always)]
+pub fn remember(s: &Scratch, outcome: &Outcome, out_vlan: u32) {
+    use oxbow_abi::field::{ETH_DST, ETH_SRC, ETH_TYPE};
+    let mut word = UNCACHED.start;
+    let mut changed = 0;
+    while word < UNCACHED.end {
+        changed |= at_const(&s.word, word).get() ^ at_const(&s.packet, word).get();
+        word += 1;
+    }
+    if changed != 0 || s.advert.get() != 0 {
+        return;
+    }
+    let mut mac = 0;
+    for word in [ETH_DST, ETH_DST + 1, ETH_SRC, ETH_SRC + 1] {
+        mac |= s.word[usize::from(word)].get() ^ s.packet[usize::from(word)].get();
+    }
+    let now = s.word[usize::from(ETH_TYPE)].get() >> 16;
+    // A nested port's tag was taken off before the walk; the next frame has it again.
+    let nested = s.nested.get();
+    let before = if nested != 0 { nested } else { s.packet[usize::from(ETH_TYPE)].get() >> 16 };
+    let tci = if out_vlan != 0 { out_vlan } else { now };
+    // A nested port's tag outside the packet's own one makes two tags, which take the slow path.
+    if (out_vlan != 0 || nested != 0) && now != 0 {
+        return;
+    }
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let v = unsafe { &mut *s.verdict.as_ptr() };
+    v.version = s.version.get();
+    v.kind = outcome.kind;
+    v.rewrite = if mac != 0 { REWRITE_MAC } else { 0 } | if tci != before { REWRITE_VLAN } else { 0 };
+    v.ifindex = outcome.ifindex;
+    let [_, _, d0, d1] = s.word[usize::from(ETH_DST)].get().to_be_bytes();
+    let [d2, d3, d4, d5] = s.word[usize::from(ETH_DST) + 1].get().to_be_bytes();
+    let [_, _, s0, s1] = s.word[usize::from(ETH_SRC)].get().to_be_bytes();
+    let [s2, s3, s4, s5] = s.word[usize::from(ETH_SRC) + 1].get().to_be_bytes();
+    v.mac = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+    v.vlan = tci;
+    v.chassis = outcome.chassis;
+    v.vni = s.datapath.get();
+    v.option = outcome.option;
+    v.fdb = [s.fdb[0].get(), s.fdb[1].get()];
+    v.fdb_generation = [s.fdb_generation[0].get(), s.fdb_generation[1].get()];
+    guards(s, &mut v.guard);
+    v.ct = [0; 4];
+    v.reserved = 0;
+    v.hits = 0;
+    v.bytes = 0;
+    // SAFETY: no memory is passed.
+    v.created = unsafe { bpf_ktime_get_coarse_ns() };
+    v.path_len = s.path_len.get();
+    let mut n = 0;
+    while n < PATH {
+        v.path[n] = s.path[n].get();
+        n += 1;
+    }
+    v.reserved2 = 0;
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let key = unsafe { &*s.key.as_ptr() };
+    // A full map evicts; a failure leaves the flow uncached, and the next packet walks.
+    let _ = OX_VERDICTS.insert(key, &*v, 0);
+}
+
+/// Caches a walk that came to nothing but a drop.
+#[inline(always)]
+pub fn remember_denied(s: &Scratch, reason: Reason) {
+    // Reasons that the key and the guards decide. The others depend on the moment, or on fields outside the key.
+    if !matches!(
+        reason,
+        Reason::LogicalFlow
+            | Reason::NoMatch
+            | Reason::ActionsEnd
+            | Reason::PipelineEnd
+            | Reason::UnsupportedAction
+            | Reason::TableClosed
+            | Reason::NoOutport
+            | Reason::PortNotBound
+            | Reason::PortNotServed
+            | Reason::Loopback
+            | Reason::LocalOnly
+    ) {
+        return;
+    }
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let d = unsafe { &mut *s.denied.as_ptr() };
+    d.version = s.version.get();
+    d.reason = reason as u32;
+    d.lflow = s.reason_lflow.get();
+    d.fdb = [s.fdb[0].get(), s.fdb[1].get()];
+    d.fdb_generation = [s.fdb_generation[0].get(), s.fdb_generation[1].get()];
+    guards(s, &mut d.guard);
+    d.reserved = 0;
+    d.hits = 0;
+    // SAFETY: as above.
+    let key = unsafe { &*s.key.as_ptr() };
+    // As in `remember`.
+    let _ = OX_DENIED.insert(key, &*d, 0);
+}
+
+#[inline(always)]
+fn guards(s: &Scratch, out: &mut [u32; GUARDS]) {
+    let mut n = 0;
+    while n < GUARDS {
+        out[n] = if (n as u32) < s.guards.get() { s.guard[n].get() } else { 0 };
+        n += 1;
+    }
+}
+
+/// A word at an index that the compiler knows.
+#[inline(always)]
+fn at_const(vector: &[Cell<u32>; VECTOR], index: u32) -> &Cell<u32> {
+    vector.get(index as usize & (VECTOR - 1)).unwrap_or(at(vector, 0))
+}
+
+const _: () = assert!(DELIVER != TUNNEL);

@@ -1,0 +1,78 @@
+//! Counting: every exit is counted, per reason; drops and walked packets also per logical flow.
+
+use aya_ebpf::{bindings::TC_ACT_SHOT, helpers::bpf_skb_load_bytes};
+use oxbow_abi::{
+    reason::Reason,
+    stats::{Counter, DropEvent, EVENT_DROP, STATE_DROP_EVENTS, total},
+};
+
+use crate::{
+    maps::{OX_DROPS, OX_EVENTS, OX_LFLOWS, OX_STATE, OX_TOTALS},
+    skb::{self, Context},
+};
+
+/// Adds one packet to a counter of this CPU.
+#[inline(always)]
+fn add(counter: Option<*mut Counter>, bytes: u32) {
+    if let Some(counter) = counter {
+        // SAFETY: a per-CPU value: nobody else writes it. User space may read the two words apart; it sees one packet without its bytes at worst.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += u64::from(bytes);
+        }
+    }
+}
+
+/// Counts a packet in `OX_TOTALS`.
+#[inline(always)]
+pub fn totals(index: u32, bytes: u32) {
+    add(OX_TOTALS.get_ptr_mut(index), bytes);
+}
+
+/// Counts a packet for a logical flow; 0 = none.
+#[inline(always)]
+pub fn lflow(index: u32, bytes: u32) {
+    if index != 0 {
+        add(OX_LFLOWS.get_ptr_mut(index), bytes);
+    }
+}
+
+/// Counts a drop: the one place where a reason becomes an action.
+#[inline(always)]
+pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32) -> i32 {
+    add(OX_DROPS.get_ptr_mut(reason as u32), skb::len(skb));
+    if let Some(state) = OX_STATE.get(0)
+        && state.flags & STATE_DROP_EVENTS != 0
+    {
+        event(skb, reason as u32, lflow, datapath, inport);
+    }
+    TC_ACT_SHOT as i32
+}
+
+/// Tells user space about a drop. A full ring loses the event and counts that.
+#[inline(always)]
+fn event(skb: Context, reason: u32, lflow: u32, datapath: u32, inport: u32) {
+    let len = skb::len(skb);
+    let Some(mut entry) = OX_EVENTS.reserve::<DropEvent>(0) else {
+        totals(total::EVENT_LOST, len);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reserved record has the type's size; every field is written before it is submitted.
+    unsafe {
+        (*record).kind = EVENT_DROP;
+        (*record).reason = reason;
+        (*record).lflow = lflow;
+        (*record).datapath = datapath;
+        (*record).inport = inport;
+        (*record).len = len;
+        (*record).head = [0; 64];
+        let head = (&raw mut (*record).head).cast();
+        if len >= 64 {
+            bpf_skb_load_bytes(skb.cast(), 0, head, 64);
+        } else if len >= 14 {
+            bpf_skb_load_bytes(skb.cast(), 0, head, 14);
+        }
+    }
+    entry.submit(0);
+}

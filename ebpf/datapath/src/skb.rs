@@ -1,0 +1,168 @@
+//! The socket buffer: thin wrappers of the helpers, each with one meaning.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{
+        bpf_clone_redirect, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_skb_vlan_push,
+    },
+};
+use oxbow_abi::{field::VLAN_PRESENT, reason::Reason};
+use oxbow_wire::frame::Frame;
+
+use crate::scratch::masked;
+
+/// The context of a program.
+pub type Context = *mut __sk_buff;
+
+/// The frame read through a helper: any offset, linear or not.
+#[derive(Clone, Copy)]
+pub struct Buffer(pub Context);
+
+impl Frame for Buffer {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        len(self.0)
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: the helper checks offset and length against the packet and writes N bytes.
+        let result = unsafe { bpf_skb_load_bytes(self.0.cast(), offset, (&raw mut bytes).cast(), N as u32) };
+        (result == 0).then_some(bytes)
+    }
+}
+
+/// The linear part of the frame, read directly. Any helper that changes the packet makes it invalid; the verifier sees to that.
+#[derive(Clone, Copy)]
+pub struct Direct {
+    data: usize,
+    end: usize,
+    len: u32,
+}
+
+impl Direct {
+    /// The linear part, made at least `want` bytes long if the frame is that long.
+    #[inline(always)]
+    pub fn new(skb: Context, want: u32) -> Self {
+        // SAFETY: the kernel passes a valid context; these are its fields.
+        let (mut data, mut end, len) = unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len) };
+        let want = if len < want { len } else { want };
+        if data + want as usize > end {
+            // SAFETY: valid context. A failure leaves the frame as it was, and reads fail later.
+            unsafe { bpf_skb_pull_data(skb, want) };
+            // SAFETY: as above; the pointers have changed.
+            (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        }
+        Self { data, end, len }
+    }
+
+    /// Overwrites the first twelve bytes: the Ethernet addresses.
+    #[inline(always)]
+    pub fn set_mac(&self, mac: &[u8; 12]) -> Option<()> {
+        if self.data + 14 > self.end {
+            return None;
+        }
+        let to = self.data as *mut u8;
+        let mut n = 0;
+        while n < 12 {
+            // SAFETY: fourteen bytes are inside the linear part, as just compared.
+            unsafe { *to.add(n) = mac[n] };
+            n += 1;
+        }
+        Some(())
+    }
+}
+
+impl Frame for Direct {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let at = self.data + masked::<1023>(offset);
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: N bytes at `at` are inside the linear part, as just compared; byte arrays have no alignment.
+        Some(unsafe { *(at as *const [u8; N]) })
+    }
+}
+
+/// Length of the frame.
+#[inline(always)]
+pub fn len(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    unsafe { (*skb).len }
+}
+
+/// Interface the frame came by.
+#[inline(always)]
+pub fn ifindex(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    unsafe { (*skb).ifindex }
+}
+
+/// TCI of the tag that the device took out, with the present bit; 0 = none.
+#[inline(always)]
+pub fn tag(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    unsafe {
+        if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci & 0xffff | VLAN_PRESENT }
+    }
+}
+
+/// Ethernet type that the stack thinks the frame has, host order; 0x8100 while a tag is in the payload.
+#[inline(always)]
+pub fn protocol(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    u32::from(u16::from_be(unsafe { (*skb).protocol } as u16))
+}
+
+/// Segment size of a super-packet, 0 = the frame is one packet.
+#[inline(always)]
+pub fn gso_size(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    unsafe { (*skb).gso_size }
+}
+
+/// Overwrites bytes.
+#[inline(always)]
+pub fn store<const N: usize>(skb: Context, offset: u32, bytes: &[u8; N]) -> Result<(), Reason> {
+    // SAFETY: the helper checks offset and length against the packet and reads N bytes.
+    match unsafe { bpf_skb_store_bytes(skb.cast(), offset, (&raw const *bytes).cast(), N as u32, 0) } {
+        0 => Ok(()),
+        _ => Err(Reason::Rewrite),
+    }
+}
+
+/// Takes the outermost tag off, wherever it is.
+#[inline(always)]
+pub fn pop_vlan(skb: Context) -> Result<(), Reason> {
+    // SAFETY: valid context.
+    if unsafe { bpf_skb_vlan_pop(skb) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+}
+
+/// Puts a tag on (802.1Q).
+#[inline(always)]
+pub fn push_vlan(skb: Context, tci: u32) -> Result<(), Reason> {
+    // SAFETY: valid context.
+    if unsafe { bpf_skb_vlan_push(skb, 0x8100u16.to_be(), (tci & 0xefff) as u16) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+}
+
+/// The frame leaves by this device when the program returns.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> i32 {
+    // SAFETY: no memory is passed. A device that is gone makes the kernel drop the frame.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// A copy of the frame leaves by this device now.
+#[inline(always)]
+pub fn clone_redirect(skb: Context, ifindex: u32) -> Result<(), Reason> {
+    // SAFETY: valid context.
+    if unsafe { bpf_clone_redirect(skb, ifindex, 0) } == 0 { Ok(()) } else { Err(Reason::OutputFailed) }
+}

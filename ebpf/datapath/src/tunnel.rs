@@ -1,0 +1,331 @@
+//! Tunnels, made and removed in the buffer.
+//!
+//! An IP frame gets its room by `bpf_skb_adjust_room`, which keeps segmentation offload right; it grows the space between the Ethernet header and what
+//! follows, so the inner Ethernet header is written anew. Anything else gets it in front by `bpf_skb_change_head`.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::{
+        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_store_bytes,
+    },
+};
+use oxbow_abi::{
+    reason::Reason,
+    stats::{EVENT_NEXT_HOP, NextHopEvent, total},
+    topology::{CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, Chassis},
+};
+use oxbow_wire::{
+    frame::{Frame, be16},
+    parse::{ETH_IPV4, ETH_IPV6},
+    tunnel::{Inner, OUTER, outer_len, write},
+};
+
+use crate::{
+    count, csum, limit,
+    maps::{OX_CHASSIS, OX_EVENTS},
+    scratch::{Scratch, masked},
+    skb::{self, Buffer, Context},
+    walk::{decode, encode},
+    writeback,
+};
+
+/// Does `bpf_skb_adjust_room` know the DECAP_L3 flags (6.3)? Without them a super-packet whose outer and inner families differ loses its segmentation. Set by
+/// the loader (`EbpfLoader::override_global`), which probes the kernel.
+#[unsafe(no_mangle)]
+pub static OX_DECAP_L3: u32 = 0;
+
+/// Keeps the segment size when room is made or removed.
+pub const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+/// Bit of a limiter's key: events about a chassis' next hop.
+const NEXT_HOP: u64 = 1 << 62;
+
+/// Encapsulates the frame and sends it: the fast path's way.
+#[inline(always)]
+pub fn send(skb: Context, chassis: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+    if let Some(s) = Scratch::get() {
+        s.encapsulated.set(0);
+    }
+    let ifindex = decode(ox_encapsulate(skb, chassis, vni, option))?;
+    count::totals(total::TUNNEL_TX, skb::len(skb));
+    Ok(skb::redirect(ifindex as u32))
+}
+
+/// Puts the outer headers in front of the frame, or replaces those that a copy left there; the result is the device to leave by.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_encapsulate(skb: Context, chassis: u32, vni: u32, option: u32) -> i32 {
+    encode(encapsulate(skb, chassis, vni, option))
+}
+
+#[inline(always)]
+fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    // User space rewrites an entry in place, word by word: a frame that is encapsulated meanwhile may carry the old next hop with the new address,
+    // and is lost on the underlay. The entry's guard does not help; the window is one update.
+    let chassis = OX_CHASSIS.get(index).ok_or(Reason::Inconsistent)?;
+    if chassis.flags & CHASSIS_RESOLVED == 0 {
+        ask(index);
+        return Err(Reason::NextHopUnresolved);
+    }
+    let outer = outer_len(chassis);
+    if s.encapsulated.get() != 0 {
+        if s.encapsulated.get() == outer {
+            return again(skb, s, chassis, outer, vni, option);
+        }
+        restore(skb, s)?;
+    }
+    let tags = take_tags(skb, s)?;
+    let extra = tags * 4;
+    let len = skb::len(skb) + extra;
+    fits(skb, chassis, len + outer)?;
+    let inner = Inner { len, vni, option, port: source_port(skb), tos: tos(skb, chassis), id: identification(chassis) };
+    let ether = Buffer(skb).load::<14>(0).ok_or(Reason::Truncated)?;
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let out = unsafe { &mut *s.outer.as_ptr() };
+    let end = write(out, chassis, &inner);
+    let [m0, m1, m2, m3, m4, m5, n0, n1, n2, n3, n4, n5, t0, t1] = ether;
+    let at = end as usize;
+    put(out, at, [m0, m1, m2, m3, m4, m5, n0, n1, n2, n3, n4, n5]);
+    let [_, _, o0, o1] = s.enc_tag[0].get().to_be_bytes();
+    let [_, _, i0, i1] = s.enc_tag[1].get().to_be_bytes();
+    match tags {
+        0 => put(out, at + 12, [t0, t1]),
+        1 => put(out, at + 12, [0x81, 0, o0 & 0xef, o1, t0, t1]),
+        _ => put(out, at + 12, [0x81, 0, o0 & 0xef, o1, 0x81, 0, i0 & 0xef, i1, t0, t1]),
+    }
+    let room = outer + extra;
+    let protocol = skb::protocol(skb);
+    let made = if protocol == ETH_IPV4 || protocol == ETH_IPV6 {
+        let l3 = if chassis.remote.family == 6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
+        let flags = FIXED_GSO
+            | u64::from(l3 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+            | u64::from(14 + extra) << 56;
+        // SAFETY: valid context.
+        unsafe { bpf_skb_adjust_room(skb, room as i32, BPF_ADJ_ROOM_MAC, flags) }
+    } else {
+        // SAFETY: valid context.
+        unsafe { bpf_skb_change_head(skb, room, 0) }
+    };
+    if made != 0 {
+        return Err(Reason::Rewrite);
+    }
+    store_outer(skb, out, outer + 14 + extra)?;
+    s.encapsulated.set(outer);
+    finish(skb, chassis)
+}
+
+/// Another copy of an encapsulated frame: only the outer headers change.
+#[inline(always)]
+fn again(skb: Context, s: &Scratch, chassis: &Chassis, outer: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+    fits(skb, chassis, skb::len(skb))?;
+    let len = skb::len(skb) - outer;
+    // The port was made of the inner headers; it stands in the buffer.
+    let udp = if chassis.remote.family == 6 { 54 } else { 34 };
+    let [p0, p1] = Buffer(skb).load::<2>(udp).ok_or(Reason::Rewrite)?;
+    let tos = match (chassis.flags & CHASSIS_TOS_INHERIT, Buffer(skb).load::<14>(outer)) {
+        (0, _) | (_, None) => chassis.tos as u8,
+        (_, Some(ether)) => inner_tos(skb, outer, be16(ether[12], ether[13])).unwrap_or(chassis.tos as u8),
+    };
+    let inner = Inner { len, vni, option, port: be16(p0, p1) as u16, tos, id: identification(chassis) };
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let out = unsafe { &mut *s.outer.as_ptr() };
+    write(out, chassis, &inner);
+    store_outer(skb, out, outer)?;
+    finish(skb, chassis)
+}
+
+#[inline(always)]
+fn finish(skb: Context, chassis: &Chassis) -> Result<i32, Reason> {
+    if chassis.flags & CHASSIS_CSUM != 0 && skb::gso_size(skb) == 0 {
+        decode(csum::ox_outer_checksum(skb, chassis.remote.family))?;
+    }
+    Ok((chassis.ifindex & 0x7fff_ffff) as i32)
+}
+
+#[inline(always)]
+fn put<const N: usize>(out: &mut [u8; OUTER], at: usize, bytes: [u8; N]) {
+    if let Some(place) = out.get_mut(at..at + N) {
+        place.copy_from_slice(&bytes);
+    }
+}
+
+/// Stores the first `len` bytes of the built headers.
+#[inline(always)]
+fn store_outer(skb: Context, out: &mut [u8; OUTER], len: u32) -> Result<(), Reason> {
+    // At least one byte, at most the buffer: provable for every kernel.
+    let len = masked::<{ OUTER as i32 - 1 }>(len - 1) + 1;
+    // SAFETY: `len` bytes are inside `out`; the helper checks them against the packet.
+    if unsafe { bpf_skb_store_bytes(skb.cast(), 0, (&raw const *out).cast(), len as u32, 0) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+}
+
+/// Moves tags that are outside the payload into the slot; they go into the inner header. How many there were.
+#[inline(always)]
+fn take_tags(skb: Context, s: &Scratch) -> Result<u32, Reason> {
+    let outer = skb::tag(skb);
+    s.enc_tag[0].set(outer);
+    s.enc_tag[1].set(0);
+    if outer == 0 {
+        return Ok(0);
+    }
+    skb::pop_vlan(skb)?;
+    // The stack moved a second tag to where the first one was.
+    let inner = skb::tag(skb);
+    s.enc_tag[1].set(inner);
+    if inner == 0 {
+        return Ok(1);
+    }
+    skb::pop_vlan(skb)?;
+    if skb::tag(skb) != 0 { Err(Reason::Rewrite) } else { Ok(2) }
+}
+
+/// Does the encapsulated frame of this length fit the underlay? Of a super-packet, does a segment?
+#[inline(always)]
+fn fits(skb: Context, chassis: &Chassis, len: u32) -> Result<(), Reason> {
+    if len - 14 <= chassis.mtu {
+        return Ok(());
+    }
+    let segment = skb::gso_size(skb);
+    if segment == 0 {
+        return Err(Reason::TooBig);
+    }
+    // Headers of a segment: outer, Ethernet, IP and TCP at its shortest with timestamps (32) or UDP.
+    let headers = outer_len(chassis) + if skb::protocol(skb) == ETH_IPV6 { 40 } else { 20 } + 32;
+    if segment + headers <= chassis.mtu { Ok(()) } else { Err(Reason::TooBig) }
+}
+
+/// Entropy of the flow for the underlay's load balancing, in the range for ephemeral ports.
+#[inline(always)]
+fn source_port(skb: Context) -> u16 {
+    // SAFETY: valid context.
+    let hash = unsafe { bpf_get_hash_recalc(skb) };
+    ((hash ^ hash >> 16) & 0x7fff | 0x8000) as u16
+}
+
+/// Identification: needed only where the underlay may fragment.
+#[inline(always)]
+fn identification(chassis: &Chassis) -> u16 {
+    if chassis.flags & CHASSIS_DF != 0 || chassis.remote.family == 6 {
+        return 0;
+    }
+    // SAFETY: no memory is passed.
+    unsafe { bpf_get_prandom_u32() as u16 }
+}
+
+#[inline(always)]
+fn tos(skb: Context, chassis: &Chassis) -> u8 {
+    if chassis.flags & CHASSIS_TOS_INHERIT == 0 {
+        return chassis.tos as u8;
+    }
+    inner_tos(skb, 0, skb::protocol(skb)).unwrap_or(chassis.tos as u8)
+}
+
+/// TOS or traffic class of the IP header behind the Ethernet header at `base`.
+#[inline(always)]
+fn inner_tos(skb: Context, base: u32, eth_type: u32) -> Option<u8> {
+    let [a, b] = Buffer(skb).load::<2>(base + 14)?;
+    match eth_type {
+        ETH_IPV4 => Some(b),
+        ETH_IPV6 => Some(a << 4 | b >> 4),
+        _ => None,
+    }
+}
+
+/// Asks user space to resolve the next hop towards a chassis, once a second.
+#[inline(always)]
+fn ask(chassis: u32) {
+    if !limit::take(NEXT_HOP, 0, chassis, 1, 1) {
+        return;
+    }
+    match OX_EVENTS.reserve::<NextHopEvent>(0) {
+        Some(mut event) => {
+            event.write(NextHopEvent { kind: EVENT_NEXT_HOP, chassis });
+            event.submit(0);
+        }
+        None => count::totals(total::EVENT_LOST, 0),
+    }
+}
+
+/// Takes `bytes` of outer headers off: the frame at that offset becomes the frame.
+#[inline(always)]
+pub fn strip(skb: Context, bytes: u32) -> Result<(), Reason> {
+    decode(ox_strip(skb, bytes)).map(|_| ())
+}
+
+/// See [`strip`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_strip(skb: Context, bytes: u32) -> i32 {
+    encode(strip_outer(skb, bytes))
+}
+
+#[inline(always)]
+fn strip_outer(skb: Context, bytes: u32) -> Result<i32, Reason> {
+    let ether = Buffer(skb).load::<14>(bytes).ok_or(Reason::Truncated)?;
+    // The kernel wants an IP header's worth of bytes to remain after the Ethernet header: tiny frames are padded to Ethernet's minimum.
+    let rest = skb::len(skb).wrapping_sub(bytes + 14);
+    if rest < 46 {
+        // SAFETY: valid context; the helper checks the length.
+        if unsafe { bpf_skb_change_tail(skb, bytes + 14 + 46, 0) } != 0 {
+            return Err(Reason::Rewrite);
+        }
+    }
+    let mut flags = FIXED_GSO;
+    // SAFETY: a read-only word that the loader set.
+    if unsafe { (&raw const OX_DECAP_L3).read_volatile() } != 0 {
+        match be16(ether[12], ether[13]) {
+            ETH_IPV4 => flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV4),
+            ETH_IPV6 => flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6),
+            _ => {}
+        }
+    }
+    // SAFETY: valid context; the helper checks the length.
+    if unsafe { bpf_skb_adjust_room(skb, -(bytes as i32), BPF_ADJ_ROOM_MAC, flags) } != 0 {
+        return Err(Reason::Rewrite);
+    }
+    skb::store(skb, 0, &ether)?;
+    Ok(0)
+}
+
+/// Makes the buffer hold the bare frame again after copies of it were tunnelled.
+#[inline(always)]
+pub fn restore(skb: Context, s: &Scratch) -> Result<(), Reason> {
+    decode(ox_restore(skb)).map(|_| s.encapsulated.set(0))
+}
+
+/// See [`restore`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_restore(skb: Context) -> i32 {
+    encode(restore_frame(skb))
+}
+
+#[inline(always)]
+fn restore_frame(skb: Context) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    let protocol = skb::protocol(skb);
+    if protocol != ETH_IPV4 && protocol != ETH_IPV6 {
+        // `bpf_skb_adjust_room` goes by what the stack takes the frame for, and it still takes it for what it was. Two tags pushed and popped make
+        // it look at the Ethernet type in the buffer, which is the outer header's.
+        skb::push_vlan(skb, 1)?;
+        skb::push_vlan(skb, 1)?;
+        skb::pop_vlan(skb)?;
+        skb::pop_vlan(skb)?;
+    }
+    strip(skb, s.encapsulated.get())?;
+    // Tags go back to where they were: outside the payload.
+    for n in 0..2 {
+        if s.enc_tag[n].get() != 0 {
+            writeback::pop_payload(skb)?;
+        }
+    }
+    for n in [1, 0] {
+        if s.enc_tag[n].get() != 0 {
+            skb::push_vlan(skb, s.enc_tag[n].get())?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,135 @@
+//! TC ingress of a VIF: the fast path, and the way into the walk.
+
+use oxbow_abi::{
+    field::{INPORT, WORDS, flag},
+    reason::Reason,
+    stats::total,
+    topology::{VIF_HAS_NESTED, VIF_LOCALPORT, Vif, VifKey},
+    verdict::VerdictKey,
+};
+use oxbow_wire::key;
+
+use crate::{
+    cache, count,
+    maps::{OX_STATE, OX_VIFS},
+    scratch::Scratch,
+    skb::{self, Context, Direct},
+    walk,
+};
+
+/// Bytes of headers that the fast path wants in linear memory: Ethernet, a tag, IPv6, ports.
+const HEADERS: u32 = 14 + 4 + 40 + 4;
+
+/// Where a drop is told from.
+#[derive(Default)]
+pub struct Origin {
+    /// Datapath.
+    pub datapath: u32,
+    /// Logical inport.
+    pub inport: u32,
+    /// Logical flow that dropped it.
+    pub lflow: u32,
+}
+
+/// Handles one frame.
+#[inline(always)]
+pub fn receive(skb: Context) -> i32 {
+    let mut origin = Origin::default();
+    match try_receive(skb, &mut origin) {
+        Ok(action) => action,
+        Err(reason) => count::dropped(skb, reason, origin.lflow, origin.datapath, origin.inport),
+    }
+}
+
+#[inline(always)]
+fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
+    count::totals(total::VIF_RX, skb::len(skb));
+    let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
+    // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.
+    let version = unsafe { (&raw const (*state).version).read_volatile() };
+    if version == 0 {
+        return Err(Reason::NoPolicy);
+    }
+    let frame = Direct::new(skb, HEADERS);
+    let mut tag = skb::tag(skb);
+    let ifindex = skb::ifindex(skb);
+    let mut vif = lookup(ifindex, 0).ok_or(Reason::NotProgrammed)?;
+    let mut nested = 0;
+    if vif.flags & VIF_HAS_NESTED != 0 {
+        let outermost = if tag != 0 { tag } else { payload_tag(&frame) };
+        if outermost != 0
+            && let Some(inner) = lookup(ifindex, outermost & 0xfff)
+        {
+            vif = inner;
+            nested = outermost;
+            tag = 0;
+        }
+    }
+    (origin.datapath, origin.inport) = (vif.datapath, vif.port);
+
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let key = unsafe { &mut *s.key.as_ptr() };
+    *key = VerdictKey { datapath: vif.datapath, ports: vif.port, ..empty_key() };
+    // A nested frame whose tag is still in the payload has its headers elsewhere: it walks. (The stack takes it out on real devices.)
+    let quick = if nested != 0 && skb::tag(skb) == 0 { None } else { key::of_frame(&frame, 0, tag, key) };
+    if quick.is_some() {
+        if let Some(result) = cache::forward(skb, key, &frame, 0) {
+            return result;
+        }
+        if let Some(denial) = cache::deny(skb, key) {
+            origin.lflow = denial.lflow;
+            return Err(denial.reason);
+        }
+    }
+    let flags = if vif.flags & VIF_LOCALPORT != 0 { 1 << flag::LOCAL_ONLY | 1 << flag::LOCALPORT } else { 0 };
+    clear(s);
+    s.word[usize::from(INPORT)].set(vif.port);
+    s.word[usize::from(oxbow_abi::field::FLAGS)].set(flags);
+    s.version.set(version);
+    s.datapath.set(vif.datapath);
+    s.base.set(0);
+    s.tunnelled.set(0);
+    s.nested.set(nested);
+    s.cacheable.set(u32::from(quick.is_some()));
+    s.rest_on(vif.guard);
+    walk::enter(skb)
+}
+
+/// A key with no fields.
+#[inline(always)]
+pub fn empty_key() -> VerdictKey {
+    VerdictKey { datapath: 0, ports: 0, mac: [0; 12], eth_type: 0, ip_meta: 0, l4: 0, src: [0; 4], dst: [0; 4] }
+}
+
+/// Makes the slot ready for a walk, but for the header fields, which the parser sets.
+#[inline(always)]
+pub fn clear(s: &Scratch) {
+    let mut word = 0;
+    while word < WORDS {
+        s.word[word].set(0);
+        word += 1;
+    }
+    s.guards.set(0);
+    s.fdb[0].set(0);
+    s.fdb[1].set(0);
+    s.path_len.set(0);
+}
+
+/// The programmed port of a device and VLAN. A copy: the entry may be replaced while the packet is on its way.
+#[inline(always)]
+fn lookup(ifindex: u32, vlan: u32) -> Option<Vif> {
+    let key = VifKey { ifindex, vlan };
+    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    unsafe { OX_VIFS.get(&key) }.copied()
+}
+
+/// The tag in the payload, with the present bit; only frames that did not come through a device (BPF_PROG_TEST_RUN) have their first one there.
+#[inline(always)]
+fn payload_tag(frame: &Direct) -> u32 {
+    use oxbow_wire::frame::{Frame, be16, is_vlan};
+    match frame.load::<4>(12) {
+        Some([t0, t1, c0, c1]) if is_vlan(be16(t0, t1)) => be16(c0, c1) | oxbow_abi::field::VLAN_PRESENT,
+        _ => 0,
+    }
+}
