@@ -14,6 +14,7 @@ use aya_ebpf::helpers::bpf_skb_change_tail;
 use crate::{
     scratch::{Scratch, Vector},
     skb::{self, Context},
+    walk::encode,
 };
 
 /// [`Scratch::advert`]: an advertisement is to be written.
@@ -73,8 +74,15 @@ fn put_words(out: &mut [u8; 72], at: usize, words: &Vector, word: u8) {
 }
 
 /// Replaces everything from the network header on by the advertisement.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_advert(skb: Context) -> i32 {
+    encode(write(skb))
+}
+
 #[inline(always)]
-pub fn write(skb: Context, s: &Scratch) -> Result<(), Reason> {
+fn write(skb: Context) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let w = &s.word;
     let flags = s.advert.get();
     // SAFETY: the slot belongs to this CPU and no other reference to this field is alive; 72 bytes are its beginning.
@@ -101,5 +109,6 @@ pub fn write(skb: Context, s: &Scratch) -> Result<(), Reason> {
     if unsafe { bpf_skb_change_tail(skb, l3 + 72, 0) } != 0 {
         return Err(Reason::Rewrite);
     }
-    skb::store(skb, l3, out)
+    skb::store(skb, l3, out)?;
+    Ok(0)
 }

@@ -22,6 +22,9 @@ use crate::{
     tunnel,
 };
 
+/// What the fast path returns when the frame is to be encapsulated; no action of the kernel's has this number.
+pub const SEND: i32 = 258;
+
 /// Is an entry still what a walk would come to?
 #[inline(always)]
 fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation: &[u32; FDB_SLOTS]) -> bool {
@@ -79,7 +82,10 @@ fn apply(skb: Context, v: &Verdict, frame: &Direct, inner: u32) -> Result<i32, R
         if rewrite & REWRITE_VLAN != 0 {
             retag(skb, v.vlan)?;
         }
-        return tunnel::send(skb, v.chassis, v.vni, v.option);
+        let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+        s.send_chassis.set(v.chassis);
+        s.send_option.set(v.option);
+        return Ok(SEND);
     }
     if inner != 0 {
         tunnel::strip(skb, inner)?;
@@ -148,7 +154,27 @@ const UNCACHED: core::ops::Range<u32> = (oxbow_abi::field::IP_META as u32)..(oxb
 
 /// Caches a walk that came to one unicast output. Called before write-back, while [`Scratch::packet`] is still the frame as it came.
 #[inline(always)]
-pub fn remember(s: &Scratch, outcome: &Outcome, out_vlan: u32) {
+pub fn remember(outcome: &Outcome, out_vlan: u32) {
+    // What a function returns is not used; the verifier wants it to return something.
+    let _ = if outcome.kind == DELIVER {
+        ox_remember(DELIVER, outcome.ifindex, 0, out_vlan)
+    } else {
+        ox_remember(TUNNEL, outcome.chassis, outcome.option, out_vlan)
+    };
+}
+
+/// See [`remember`]: kind, then device or chassis, OVN's option, tag.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_remember(kind: u32, to: u32, option: u32, out_vlan: u32) -> i32 {
+    let Some(s) = Scratch::get() else { return 0 };
+    let (ifindex, chassis) = if kind == DELIVER { (to, 0) } else { (0, to) };
+    insert(s, &Outcome { kind, ifindex, chassis, option }, out_vlan);
+    0
+}
+
+#[inline(always)]
+fn insert(s: &Scratch, outcome: &Outcome, out_vlan: u32) {
     use oxbow_abi::field::{ETH_DST, ETH_SRC, ETH_TYPE};
     let mut word = UNCACHED.start;
     let mut changed = 0;
@@ -210,8 +236,17 @@ pub fn remember(s: &Scratch, outcome: &Outcome, out_vlan: u32) {
 }
 
 /// Caches a walk that came to nothing but a drop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_remember_denied(reason: u32) -> i32 {
+    if let (Some(s), Some(reason)) = (Scratch::get(), Reason::from_number(reason)) {
+        insert_denied(s, reason);
+    }
+    0
+}
+
 #[inline(always)]
-pub fn remember_denied(s: &Scratch, reason: Reason) {
+fn insert_denied(s: &Scratch, reason: Reason) {
     // Reasons that the key and the guards decide. The others depend on the moment, or on fields outside the key.
     if !matches!(
         reason,

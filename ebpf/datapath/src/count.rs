@@ -2,12 +2,14 @@
 
 use aya_ebpf::{bindings::TC_ACT_SHOT, helpers::bpf_skb_load_bytes};
 use oxbow_abi::{
+    field::INPORT,
     reason::Reason,
     stats::{Counter, DropEvent, EVENT_DROP, STATE_DROP_EVENTS, total},
 };
 
 use crate::{
     maps::{OX_DROPS, OX_EVENTS, OX_LFLOWS, OX_STATE, OX_TOTALS},
+    scratch::Scratch,
     skb::{self, Context},
 };
 
@@ -47,6 +49,15 @@ pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: 
         event(skb, reason as u32, lflow, datapath, inport);
     }
     TC_ACT_SHOT as i32
+}
+
+/// Counts the drop of a frame before, or instead of, its walk; the slot says where it came from.
+#[inline(always)]
+pub fn rejected(skb: Context, reason: Reason) -> i32 {
+    match Scratch::get() {
+        Some(s) => dropped(skb, reason, s.reason_lflow.get(), s.datapath.get(), s.word[usize::from(INPORT)].get()),
+        None => dropped(skb, reason, 0, 0, 0),
+    }
 }
 
 /// Tells user space about a drop. A full ring loses the event and counts that.

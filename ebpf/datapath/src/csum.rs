@@ -23,6 +23,9 @@ use crate::{
 /// Bytes summed in a step.
 const STEP: u32 = 64;
 
+/// No sum: the frame ends before.
+const NONE: u64 = u64::MAX;
+
 /// A sum in progress: on the stack of the caller, for the callback.
 #[repr(C)]
 struct Sum {
@@ -44,16 +47,15 @@ pub extern "C" fn ox_outer_checksum(skb: Context, family: u32) -> i32 {
 #[inline(always)]
 fn outer(skb: Context, family: u32) -> Result<i32, Reason> {
     let udp = if family == 6 { 54 } else { 34 };
-    let frame = Buffer(skb);
     let len = skb::len(skb);
     let mut sum = u64::from(len - udp) + u64::from(UDP as u8);
-    sum += if family == 6 {
-        checksum::sum(&frame.load::<32>(22).ok_or(Reason::Rewrite)?)
-    } else {
-        checksum::sum(&frame.load::<8>(26).ok_or(Reason::Rewrite)?)
-    };
+    sum += if family == 6 { sum_of::<8>(skb, 22) & 0xffff } else { sum_of::<2>(skb, 26) & 0xffff };
     // The field itself is zero in the buffer.
-    let (end, rest) = covered(skb, udp);
+    let part = ox_covered(skb, udp);
+    let (end, rest) = ((part >> 16) as u32 & 0x1f_ffff, part as u16);
+    if end < udp {
+        return Err(Reason::Rewrite);
+    }
     sum += u64::from(rest);
     let mut part = Sum { skb, at: udp, end, sum: 0, failed: 0 };
     // SAFETY: the callback has the signature the helper wants, and `part` lives until the loop is over.
@@ -71,6 +73,14 @@ fn outer(skb: Context, family: u32) -> Result<i32, Reason> {
     Ok(0)
 }
 
+/// See [`covered`]: the end above bit 16, the sum below.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_covered(skb: Context, udp: u32) -> u64 {
+    let (end, rest) = covered(skb, udp);
+    u64::from(end) << 16 | u64::from(rest)
+}
+
 /// Up to where bytes must be summed, and the sum of the rest.
 #[inline(always)]
 fn covered(skb: Context, udp: u32) -> (u32, u16) {
@@ -83,16 +93,19 @@ fn covered(skb: Context, udp: u32) -> (u32, u16) {
     let l3 = inner + 14;
     let (protocol, l4, total, addresses) = match be16(t0, t1) {
         ETH_IPV4 => {
-            let Some(ip) = frame.load::<20>(l3) else { return all };
-            if ip[0] != 0x45 || be16(ip[6], ip[7]) & 0x3fff != 0 {
+            let (Some([first, _, n0, n1]), Some([f0, f1]), Some([protocol])) =
+                (frame.load::<4>(l3), frame.load::<2>(l3 + 6), frame.load::<1>(l3 + 9))
+            else {
+                return all;
+            };
+            if first != 0x45 || be16(f0, f1) & 0x3fff != 0 {
                 return all;
             }
-            let [.., s0, s1, s2, s3, d0, d1, d2, d3] = ip;
-            (u32::from(ip[9]), l3 + 20, be16(ip[2], ip[3]), checksum::sum(&[s0, s1, s2, s3, d0, d1, d2, d3]))
+            (u32::from(protocol), l3 + 20, be16(n0, n1), sum_of::<2>(skb, l3 + 12))
         }
         ETH_IPV6 => {
-            let (Some(head), Some(addresses)) = (frame.load::<8>(l3), frame.load::<32>(l3 + 8)) else { return all };
-            (u32::from(head[6]), l3 + 40, be16(head[4], head[5]) + 40, checksum::sum(&addresses))
+            let Some([n0, n1, protocol]) = frame.load::<3>(l3 + 4) else { return all };
+            (u32::from(protocol), l3 + 40, be16(n0, n1) + 40, sum_of::<8>(skb, l3 + 8))
         }
         _ => return all,
     };
@@ -109,9 +122,27 @@ fn covered(skb: Context, udp: u32) -> (u32, u16) {
         Some(field) if protocol == TCP || field != [0, 0] => {}
         _ => return all,
     }
+    if addresses == NONE {
+        return all;
+    }
     let length = total - (l4 - l3);
     let pseudo = checksum::fold(addresses + u64::from(protocol) + u64::from(length));
     (l4, !pseudo)
+}
+
+/// Sum of `N` words of 32 bits, or [`NONE`]. (Not an `Option`: the compiler would leave the number of `None` uninitialised in a register that it copies, and
+/// the verifier refuses to copy it.)
+#[inline(always)]
+fn sum_of<const N: usize>(skb: Context, offset: u32) -> u64 {
+    let mut words = [0u32; N];
+    let bytes = N as u32 * 4;
+    // SAFETY: the array has that many bytes; the helper checks them against the packet.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), offset, (&raw mut words).cast(), bytes) } != 0 {
+        return NONE;
+    }
+    // SAFETY: as above.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, words.as_mut_ptr(), bytes, 0) } as u32;
+    u64::from(checksum::fold(u64::from(sum)).swap_bytes())
 }
 
 /// One step of the sum; 1 ends it.

@@ -98,7 +98,7 @@ fn member(skb: Context) -> Result<i32, Reason> {
     s.pipeline.set(INGRESS);
     count::totals(total::FAN_OUT, skb::len(skb));
     if member & MEMBER_CHASSIS != 0 {
-        output::tunnel_copy(skb, s, member & !MEMBER_CHASSIS, s.fan_group.get())?;
+        output::tunnel_copy(skb, member & !MEMBER_CHASSIS, s.fan_group.get())?;
         return Ok(0);
     }
     let port = output::lookup(s, member)?;

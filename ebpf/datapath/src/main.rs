@@ -27,13 +27,13 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 
 /// TC ingress of a VIF's tap or veth.
 #[classifier]
-pub fn oxbow_vif(ctx: TcContext) -> i32 {
+fn oxbow_vif(ctx: TcContext) -> i32 {
     vif::receive(ctx.skb.skb)
 }
 
 /// TC ingress of an underlay device.
 #[classifier]
-pub fn oxbow_underlay(ctx: TcContext) -> i32 {
+fn oxbow_underlay(ctx: TcContext) -> i32 {
     underlay::receive(ctx.skb.skb)
 }
 

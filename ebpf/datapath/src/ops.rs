@@ -6,9 +6,9 @@ use aya_ebpf::helpers::bpf_loop;
 use oxbow_abi::{
     field::{IP_META, WORDS},
     op::{
-        BLOCK_OPS, CHECK_IN_PORT_SEC, CHECK_OUT_PORT_SEC, DEC_TTL, DROP, EXCHANGE, GET_FDB, LOOKUP_FDB, MAX_OPS, MOVE, ND_NA, NEXT,
-        OUTPUT_COPY, OUTPUT_END, Op, PUNT, PUT_FDB, RESTORE, SAVE, SET, SET_OPERAND, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC,
-        SUB_OUT_PORT_SEC,
+        ARG_OUTSIDE_KEY, BLOCK_OPS, CHECK_IN_PORT_SEC, CHECK_OUT_PORT_SEC, DEC_TTL, DROP, EXCHANGE, GET_FDB,
+        LOOKUP_FDB, MAX_OPS, MOVE, ND_NA, NEXT, OUTPUT_COPY, OUTPUT_END, Op, PUNT, PUT_FDB, RESTORE, SAVE, SET,
+        SET_OPERAND, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_OUT_PORT_SEC,
     },
     reason::Reason,
 };
@@ -17,7 +17,6 @@ use crate::{
     advert, classify, fdb,
     maps::OX_BLOCKS,
     scratch::{Scratch, copy, masked, phase},
-    skb::Context,
     walk::{decode, encode, go_to, suspend},
 };
 
@@ -33,7 +32,7 @@ struct Run {
 /// Runs operations from [`Scratch::block`] and [`Scratch::position`] on, up to one that changes the phase.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ox_ops(_skb: Context) -> i32 {
+pub extern "C" fn ox_ops() -> i32 {
     let mut run = Run { result: 0, ended: 0 };
     // SAFETY: the callback has the signature the helper wants, and `run` lives until the loop is over.
     unsafe { bpf_loop(MAX_OPS, one as *mut c_void, (&raw mut run).cast(), 0) };
@@ -91,11 +90,13 @@ fn execute(s: &Scratch, op: &Op) -> Result<bool, Reason> {
             word.set(word.get() & !a | operand << (c & 31) & a);
         }
         MOVE => {
+            outside(s, op);
             let value = s.word(src).get() >> (b & 31) << (c & 31);
             let word = s.word(dst);
             word.set(word.get() & !a | value & a);
         }
         EXCHANGE => {
+            outside(s, op);
             let (x, y) = (s.word(dst).get(), s.word(src).get());
             let (from_x, from_y) = (x >> (c & 31) & a, y >> (b & 31) & a);
             s.word(dst).set(x & !(a << (c & 31)) | from_y << (c & 31));
@@ -171,6 +172,14 @@ fn execute(s: &Scratch, op: &Op) -> Result<bool, Reason> {
     Ok(false)
 }
 
+/// Did the operation read a word that is not in the verdict key? Then the walk is not cached.
+#[inline(always)]
+fn outside(s: &Scratch, op: &Op) {
+    if op.arg & ARG_OUTSIDE_KEY != 0 {
+        s.cacheable.set(0);
+    }
+}
+
 /// Sets or clears a bit of a word.
 #[inline(always)]
 fn set_bit(s: &Scratch, word: u32, bit: u32, on: bool) {
@@ -182,7 +191,7 @@ fn set_bit(s: &Scratch, word: u32, bit: u32, on: bool) {
 /// Runs a port security check: a sub-table, and the one it may refer to. A miss passes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ox_check(_skb: Context) -> i32 {
+pub extern "C" fn ox_check() -> i32 {
     encode(check())
 }
 
@@ -195,7 +204,11 @@ fn check() -> Result<i32, Reason> {
         let mut outcome = s.found[1].block.get();
         if outcome == SUB_GOTO {
             let next = s.sub[masked::<3>(s.found[1].operand[0].get())].get();
-            outcome = if next != 0 && classify::ox_classify(next, 1) != 0 { s.found[1].block.get() } else { oxbow_abi::op::SUB_PASS };
+            outcome = if next != 0 && classify::ox_classify(next, 1) != 0 {
+                s.found[1].block.get()
+            } else {
+                oxbow_abi::op::SUB_PASS
+            };
         }
         violated = outcome == SUB_FAIL;
     }

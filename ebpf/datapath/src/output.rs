@@ -11,7 +11,7 @@ use oxbow_abi::{
 use crate::{
     cache, count, fanout,
     maps::{OX_CHASSIS, OX_PORTS},
-    scratch::{EGRESS, Scratch, masked},
+    scratch::{EGRESS, Scratch, masked, phase},
     skb::{self, Context},
     tunnel,
     walk::{decode, encode, enter_egress, last_copy, next_copy},
@@ -29,7 +29,8 @@ pub extern "C" fn ox_output(skb: Context) -> i32 {
 fn output(skb: Context) -> Result<i32, Reason> {
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     if s.pipeline.get() == EGRESS {
-        return decode(ox_deliver(skb));
+        s.phase.set(phase::DELIVER);
+        return Ok(0);
     }
     let outport = s.word[usize::from(OUTPORT)].get();
     if outport == 0 {
@@ -42,12 +43,8 @@ fn output(skb: Context) -> Result<i32, Reason> {
     s.rest_on(port.guard);
     match port.kind {
         PORT_LOCAL => {
-            if port.additional != 0 && s.tunnelled.get() == 0 {
-                // Live migration: the other chassis gets a copy, and what it does is not ours to know.
-                s.cacheable.set(0);
-                if let Err(reason) = tunnel_copy(skb, s, port.additional, outport) {
-                    count::dropped(skb, reason, 0, s.datapath.get(), s.word[usize::from(INPORT)].get());
-                }
+            if s.tunnelled.get() == 0 {
+                migrating(skb, s, port.additional, outport);
             }
             local(s, &port)?;
             Ok(0)
@@ -57,13 +54,10 @@ fn output(skb: Context) -> Result<i32, Reason> {
                 // What a tunnel brought is for us or for nobody: it is never tunnelled again.
                 return Err(Reason::PortNotBound);
             }
-            if port.additional != 0 {
-                s.cacheable.set(0);
-                if let Err(reason) = tunnel_copy(skb, s, port.additional, outport) {
-                    count::dropped(skb, reason, 0, s.datapath.get(), s.word[usize::from(INPORT)].get());
-                }
-            }
-            remote(skb, s, port.chassis, outport)
+            migrating(skb, s, port.additional, outport);
+            s.send_chassis.set(port.chassis);
+            s.phase.set(phase::REMOTE);
+            Ok(0)
         }
         PORT_UNBOUND => Err(Reason::PortNotBound),
         _ => Err(Reason::PortNotServed),
@@ -86,11 +80,31 @@ pub fn local(s: &Scratch, port: &Port) -> Result<(), Reason> {
     enter_egress(s)
 }
 
-/// The only copy goes to another chassis.
+/// Live migration: the port's second chassis gets a copy, so the packet is not cached.
 #[inline(always)]
-fn remote(skb: Context, s: &Scratch, chassis: u32, outport: u32) -> Result<i32, Reason> {
+fn migrating(skb: Context, s: &Scratch, additional: u32, outport: u32) {
+    if additional == 0 {
+        return;
+    }
+    s.cacheable.set(0);
+    if let Err(reason) = tunnel_copy(skb, additional, outport) {
+        count::rejected(skb, reason);
+    }
+}
+
+/// This copy goes to another chassis.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_remote(skb: Context) -> i32 {
+    encode(remote(skb))
+}
+
+#[inline(always)]
+fn remote(skb: Context) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    let (chassis, outport) = (s.send_chassis.get(), s.word[usize::from(OUTPORT)].get());
     if !last_copy(s) {
-        tunnel_copy(skb, s, chassis, outport)?;
+        tunnel_copy(skb, chassis, outport)?;
         next_copy(s);
         return Ok(0);
     }
@@ -101,7 +115,7 @@ fn remote(skb: Context, s: &Scratch, chassis: u32, outport: u32) -> Result<i32, 
     s.rest_on(guard);
     let option = option(s, outport);
     if s.cacheable.get() != 0 {
-        cache::remember(s, &cache::Outcome { kind: TUNNEL, ifindex: 0, chassis, option }, 0);
+        cache::remember(&cache::Outcome { kind: TUNNEL, ifindex: 0, chassis, option }, 0);
     }
     decode(writeback::ox_write_back(skb))?;
     let ifindex = decode(tunnel::ox_encapsulate(skb, chassis, s.datapath.get(), option))?;
@@ -120,17 +134,31 @@ fn option(s: &Scratch, outport: u32) -> u32 {
 
 /// A copy goes to another chassis; the buffer keeps the outer headers until something else wants it.
 #[inline(always)]
-pub fn tunnel_copy(skb: Context, s: &Scratch, chassis: u32, outport: u32) -> Result<(), Reason> {
+pub fn tunnel_copy(skb: Context, chassis: u32, outport: u32) -> Result<(), Reason> {
+    decode(ox_tunnel_copy(skb, chassis, outport)).map(|_| ())
+}
+
+/// See [`tunnel_copy`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_tunnel_copy(skb: Context, chassis: u32, outport: u32) -> i32 {
+    encode(send_copy(skb, chassis, outport))
+}
+
+#[inline(always)]
+fn send_copy(skb: Context, chassis: u32, outport: u32) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     if s.word[usize::from(FLAGS)].get() & (1 << flag::LOCAL_ONLY) != 0 {
         return Err(Reason::LocalOnly);
     }
-    if s.encapsulated.get() == 0 || writeback::pending(s) {
+    if s.encapsulated.get() == 0 || writeback::pending() {
         decode(writeback::ox_write_back(skb))?;
     }
     let ifindex = decode(tunnel::ox_encapsulate(skb, chassis, s.datapath.get(), option(s, outport)))?;
     s.outputs.set(s.outputs.get() + 1);
     count::totals(total::TUNNEL_TX, skb::len(skb));
-    skb::clone_redirect(skb, ifindex as u32)
+    skb::clone_redirect(skb, ifindex as u32)?;
+    Ok(0)
 }
 
 /// Delivers this copy to its local device.
@@ -146,7 +174,7 @@ fn deliver(skb: Context) -> Result<i32, Reason> {
     let (ifindex, vlan) = (s.out_ifindex.get(), s.out_vlan.get());
     let last = last_copy(s);
     if last && s.cacheable.get() != 0 && s.outputs.get() == 0 {
-        cache::remember(s, &cache::Outcome { kind: DELIVER, ifindex, chassis: 0, option: 0 }, vlan);
+        cache::remember(&cache::Outcome { kind: DELIVER, ifindex, chassis: 0, option: 0 }, vlan);
     }
     // A nested port's tag takes the place of the packet's own one if that has none, and goes outside it otherwise.
     let tci = &s.word[masked::<63>(u32::from(ETH_TYPE))];

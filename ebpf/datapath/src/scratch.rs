@@ -12,11 +12,11 @@ use oxbow_abi::{
     op::SUBS,
     rule::{OPERANDS, WideKey},
     topology::STAGES,
-    verdict::{FDB_SLOTS, GUARDS, PATH, Denied, Verdict, VerdictKey},
+    verdict::{Denied, FDB_SLOTS, GUARDS, PATH, Verdict, VerdictKey},
 };
 use oxbow_wire::{
     parse::{Layout, VECTOR},
-    tunnel::OUTER,
+    tunnel::Outer,
 };
 
 use crate::maps::OX_SCRATCH;
@@ -41,8 +41,12 @@ pub mod phase {
     pub const OUTPUT: u32 = 4;
     /// Take the next member of a group.
     pub const FAN_OUT: u32 = 5;
+    /// Send it to another chassis.
+    pub const REMOTE: u32 = 6;
+    /// Deliver it to its local device.
+    pub const DELIVER: u32 = 7;
     /// Nothing is left to do.
-    pub const DONE: u32 = 6;
+    pub const DONE: u32 = 8;
 }
 
 /// A rule that was found.
@@ -97,7 +101,7 @@ pub struct Scratch {
     /// Wide rule key being gathered.
     pub wide: Cell<WideKey>,
     /// Outer headers, or a packet body, being built.
-    pub outer: Cell<[u8; OUTER]>,
+    pub outer: Cell<Outer>,
     /// Where headers are.
     pub layout: Cell<Layout>,
     /// Policy version of this packet.
@@ -146,10 +150,16 @@ pub struct Scratch {
     pub encapsulated: Cell<u32>,
     /// Tags that were outside the payload before that, outermost first.
     pub enc_tag: [Cell<u32>; 2],
+    /// How many.
+    pub enc_tags: Cell<u32>,
     /// Offset of the frame in the buffer: outer headers to be stripped before anything is delivered (tunnel frames).
     pub base: Cell<u32>,
     /// Tag of the nested port the frame came by, with the present bit.
     pub nested: Cell<u32>,
+    /// Chassis to tunnel to.
+    pub send_chassis: Cell<u32>,
+    /// OVN's option, when a cached verdict says to tunnel.
+    pub send_option: Cell<u32>,
     /// The frame came by tunnel.
     pub tunnelled: Cell<u32>,
     /// The walk may be cached.

@@ -1,14 +1,16 @@
 //! The socket buffer: thin wrappers of the helpers, each with one meaning.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{
-        bpf_clone_redirect, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
-        bpf_skb_vlan_push,
+        bpf_clone_redirect, bpf_loop, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
 };
 use oxbow_abi::{field::VLAN_PRESENT, reason::Reason};
-use oxbow_wire::frame::Frame;
+use oxbow_wire::frame::{Frame, Step};
 
 use crate::scratch::masked;
 
@@ -32,6 +34,29 @@ impl Frame for Buffer {
         let result = unsafe { bpf_skb_load_bytes(self.0.cast(), offset, (&raw mut bytes).cast(), N as u32) };
         (result == 0).then_some(bytes)
     }
+
+    #[inline(always)]
+    fn repeat<S: Step<Self>>(&self, limit: u32, state: &mut S) {
+        let mut env = Loop { skb: self.0, state: &raw mut *state };
+        // SAFETY: the callback has the signature the helper wants, and `env` and the state live until the loop is over.
+        unsafe { bpf_loop(limit, step::<S> as *mut c_void, (&raw mut env).cast(), 0) };
+    }
+}
+
+/// A loop over a frame, for the callback.
+#[repr(C)]
+struct Loop<S> {
+    skb: Context,
+    state: *mut S,
+}
+
+/// One step of a loop; 1 ends it.
+unsafe extern "C" fn step<S: Step<Buffer>>(_index: u64, env: *mut c_void) -> i64 {
+    // SAFETY: `env` is what `repeat` put on its stack.
+    let env = unsafe { &mut *env.cast::<Loop<S>>() };
+    // SAFETY: the state of `repeat`'s caller, who waits.
+    let state = unsafe { &mut *env.state };
+    i64::from(!state.step(&Buffer(env.skb)))
 }
 
 /// The linear part of the frame, read directly. Any helper that changes the packet makes it invalid; the verifier sees to that.
@@ -110,9 +135,7 @@ pub fn ifindex(skb: Context) -> u32 {
 #[inline(always)]
 pub fn tag(skb: Context) -> u32 {
     // SAFETY: valid context.
-    unsafe {
-        if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci & 0xffff | VLAN_PRESENT }
-    }
+    unsafe { if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci & 0xffff | VLAN_PRESENT } }
 }
 
 /// Ethernet type that the stack thinks the frame has, host order; 0x8100 while a tag is in the payload.
@@ -150,7 +173,11 @@ pub fn pop_vlan(skb: Context) -> Result<(), Reason> {
 #[inline(always)]
 pub fn push_vlan(skb: Context, tci: u32) -> Result<(), Reason> {
     // SAFETY: valid context.
-    if unsafe { bpf_skb_vlan_push(skb, 0x8100u16.to_be(), (tci & 0xefff) as u16) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+    if unsafe { bpf_skb_vlan_push(skb, 0x8100u16.to_be(), (tci & 0xefff) as u16) } == 0 {
+        Ok(())
+    } else {
+        Err(Reason::Rewrite)
+    }
 }
 
 /// The frame leaves by this device when the program returns.

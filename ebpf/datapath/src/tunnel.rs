@@ -5,12 +5,13 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_store_bytes,
+        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+        bpf_skb_store_bytes,
     },
 };
 use oxbow_abi::{
@@ -21,7 +22,7 @@ use oxbow_abi::{
 use oxbow_wire::{
     frame::{Frame, be16},
     parse::{ETH_IPV4, ETH_IPV6},
-    tunnel::{Inner, OUTER, outer_len, write},
+    tunnel::{Inner, OUTER, outer_len, put_bytes, put16, put32, write},
 };
 
 use crate::{
@@ -43,12 +44,12 @@ pub const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 /// Bit of a limiter's key: events about a chassis' next hop.
 const NEXT_HOP: u64 = 1 << 62;
 
-/// Encapsulates the frame and sends it: the fast path's way.
+/// Encapsulates and sends the frame that the fast path has a verdict for.
 #[inline(always)]
-pub fn send(skb: Context, chassis: u32, vni: u32, option: u32) -> Result<i32, Reason> {
-    if let Some(s) = Scratch::get() {
-        s.encapsulated.set(0);
-    }
+pub fn send(skb: Context) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    let (chassis, vni, option) = (s.send_chassis.get(), s.datapath.get(), s.send_option.get());
+    s.encapsulated.set(0);
     let ifindex = decode(ox_encapsulate(skb, chassis, vni, option))?;
     count::totals(total::TUNNEL_TX, skb::len(skb));
     Ok(skb::redirect(ifindex as u32))
@@ -74,7 +75,7 @@ fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, R
     let outer = outer_len(chassis);
     if s.encapsulated.get() != 0 {
         if s.encapsulated.get() == outer {
-            return again(skb, s, chassis, outer, vni, option);
+            return again(skb, s, chassis, index, vni, option);
         }
         restore(skb, s)?;
     }
@@ -82,21 +83,8 @@ fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, R
     let extra = tags * 4;
     let len = skb::len(skb) + extra;
     fits(skb, chassis, len + outer)?;
-    let inner = Inner { len, vni, option, port: source_port(skb), tos: tos(skb, chassis), id: identification(chassis) };
-    let ether = Buffer(skb).load::<14>(0).ok_or(Reason::Truncated)?;
-    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
-    let out = unsafe { &mut *s.outer.as_ptr() };
-    let end = write(out, chassis, &inner);
-    let [m0, m1, m2, m3, m4, m5, n0, n1, n2, n3, n4, n5, t0, t1] = ether;
-    let at = end as usize;
-    put(out, at, [m0, m1, m2, m3, m4, m5, n0, n1, n2, n3, n4, n5]);
-    let [_, _, o0, o1] = s.enc_tag[0].get().to_be_bytes();
-    let [_, _, i0, i1] = s.enc_tag[1].get().to_be_bytes();
-    match tags {
-        0 => put(out, at + 12, [t0, t1]),
-        1 => put(out, at + 12, [0x81, 0, o0 & 0xef, o1, t0, t1]),
-        _ => put(out, at + 12, [0x81, 0, o0 & 0xef, o1, 0x81, 0, i0 & 0xef, i1, t0, t1]),
-    }
+    s.enc_tags.set(tags);
+    decode(ox_build(skb, index, vni, option))?;
     let room = outer + extra;
     let protocol = skb::protocol(skb);
     let made = if protocol == ETH_IPV4 || protocol == ETH_IPV6 {
@@ -113,29 +101,92 @@ fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, R
     if made != 0 {
         return Err(Reason::Rewrite);
     }
-    store_outer(skb, out, outer + 14 + extra)?;
+    store_outer(skb, s, outer + 14 + extra)?;
     s.encapsulated.set(outer);
     finish(skb, chassis)
 }
 
+/// Builds the outer headers and the inner Ethernet header in the slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_build(skb: Context, chassis: u32, vni: u32, option: u32) -> i32 {
+    encode(build(skb, chassis, vni, option))
+}
+
+#[inline(always)]
+fn build(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    let chassis = OX_CHASSIS.get(index).ok_or(Reason::Inconsistent)?;
+    let tags = s.enc_tags.get();
+    let inner = Inner {
+        len: skb::len(skb) + tags * 4,
+        vni,
+        option,
+        port: source_port(skb),
+        tos: tos(skb, chassis),
+        id: identification(chassis),
+    };
+    let mac = Buffer(skb).load::<12>(0).ok_or(Reason::Truncated)?;
+    let [t0, t1] = Buffer(skb).load::<2>(12).ok_or(Reason::Truncated)?;
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
+    let out = unsafe { &mut *s.outer.as_ptr() };
+    let at = write(out, chassis, &inner) as usize;
+    put_bytes(out, at, &mac);
+    let eth_type = be16(t0, t1);
+    // A tag: its type, then the TCI without the present bit, then what was tagged.
+    let tag = |n: usize| 0x8100 << 16 | s.enc_tag[n].get() & 0xefff;
+    match tags {
+        0 => put16(out, at + 12, eth_type),
+        1 => {
+            put32(out, at + 12, tag(0));
+            put16(out, at + 16, eth_type);
+        }
+        _ => {
+            put32(out, at + 12, tag(0));
+            put32(out, at + 16, tag(1));
+            put16(out, at + 20, eth_type);
+        }
+    }
+    Ok(0)
+}
+
 /// Another copy of an encapsulated frame: only the outer headers change.
 #[inline(always)]
-fn again(skb: Context, s: &Scratch, chassis: &Chassis, outer: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+fn again(skb: Context, s: &Scratch, chassis: &Chassis, index: u32, vni: u32, option: u32) -> Result<i32, Reason> {
     fits(skb, chassis, skb::len(skb))?;
-    let len = skb::len(skb) - outer;
+    decode(ox_rebuild(skb, index, vni, option))?;
+    store_outer(skb, s, outer_len(chassis))?;
+    finish(skb, chassis)
+}
+
+/// Builds the outer headers of another copy in the slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_rebuild(skb: Context, chassis: u32, vni: u32, option: u32) -> i32 {
+    encode(rebuild(skb, chassis, vni, option))
+}
+
+#[inline(always)]
+fn rebuild(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    let chassis = OX_CHASSIS.get(index).ok_or(Reason::Inconsistent)?;
+    let outer = outer_len(chassis);
     // The port was made of the inner headers; it stands in the buffer.
     let udp = if chassis.remote.family == 6 { 54 } else { 34 };
     let [p0, p1] = Buffer(skb).load::<2>(udp).ok_or(Reason::Rewrite)?;
-    let tos = match (chassis.flags & CHASSIS_TOS_INHERIT, Buffer(skb).load::<14>(outer)) {
-        (0, _) | (_, None) => chassis.tos as u8,
-        (_, Some(ether)) => inner_tos(skb, outer, be16(ether[12], ether[13])).unwrap_or(chassis.tos as u8),
+    let [t0, t1] = Buffer(skb).load::<2>(outer + 12).ok_or(Reason::Rewrite)?;
+    let tos = if chassis.flags & CHASSIS_TOS_INHERIT == 0 { None } else { inner_tos(skb, outer, be16(t0, t1)) };
+    let inner = Inner {
+        len: skb::len(skb) - outer,
+        vni,
+        option,
+        port: be16(p0, p1) as u16,
+        tos: tos.unwrap_or(chassis.tos as u8),
+        id: identification(chassis),
     };
-    let inner = Inner { len, vni, option, port: be16(p0, p1) as u16, tos, id: identification(chassis) };
     // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
-    let out = unsafe { &mut *s.outer.as_ptr() };
-    write(out, chassis, &inner);
-    store_outer(skb, out, outer)?;
-    finish(skb, chassis)
+    write(unsafe { &mut *s.outer.as_ptr() }, chassis, &inner);
+    Ok(0)
 }
 
 #[inline(always)]
@@ -146,20 +197,17 @@ fn finish(skb: Context, chassis: &Chassis) -> Result<i32, Reason> {
     Ok((chassis.ifindex & 0x7fff_ffff) as i32)
 }
 
-#[inline(always)]
-fn put<const N: usize>(out: &mut [u8; OUTER], at: usize, bytes: [u8; N]) {
-    if let Some(place) = out.get_mut(at..at + N) {
-        place.copy_from_slice(&bytes);
-    }
-}
-
 /// Stores the first `len` bytes of the built headers.
 #[inline(always)]
-fn store_outer(skb: Context, out: &mut [u8; OUTER], len: u32) -> Result<(), Reason> {
+fn store_outer(skb: Context, s: &Scratch, len: u32) -> Result<(), Reason> {
     // At least one byte, at most the buffer: provable for every kernel.
     let len = masked::<{ OUTER as i32 - 1 }>(len - 1) + 1;
-    // SAFETY: `len` bytes are inside `out`; the helper checks them against the packet.
-    if unsafe { bpf_skb_store_bytes(skb.cast(), 0, (&raw const *out).cast(), len as u32, 0) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+    // SAFETY: `len` bytes are inside the buffer; the helper checks them against the packet.
+    if unsafe { bpf_skb_store_bytes(skb.cast(), 0, s.outer.as_ptr().cast(), len as u32, 0) } == 0 {
+        Ok(())
+    } else {
+        Err(Reason::Rewrite)
+    }
 }
 
 /// Moves tags that are outside the payload into the slot; they go into the inner header. How many there were.

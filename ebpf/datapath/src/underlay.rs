@@ -8,48 +8,86 @@ use oxbow_abi::{
     topology::{Address, PeerKey},
     verdict::{KEY_TUNNEL, VerdictKey},
 };
-use oxbow_wire::{key, tunnel};
+use oxbow_wire::{key, tunnel as outer};
 
 use crate::{
     cache, count,
     maps::{OX_PEERS, OX_STATE},
     scratch::Scratch,
-    skb::{self, Context, Direct},
-    vif::{Origin, clear, empty_key},
-    walk,
+    skb::{self, Buffer, Context, Direct},
+    tunnel,
+    vif::{WALK, clear, empty_key},
+    walk::{self, decode, encode},
 };
 
 /// Bytes of headers wanted in linear memory: outer IPv6, Geneve with an option, inner Ethernet with a tag, IPv6 and ports.
 const HEADERS: u32 = 14 + 40 + 8 + 16 + 14 + 4 + 40 + 4;
 
+/// What the fast path returns for a frame that is the host's; no action of the kernel's has this number.
+const PASS: i32 = 257;
+
 /// Handles one frame.
 #[inline(always)]
 pub fn receive(skb: Context) -> i32 {
-    let mut origin = Origin::default();
-    match try_receive(skb, &mut origin) {
+    let mut result = ox_underlay_fast(skb);
+    if result == PASS {
+        // Other programs on the device, and then the host.
+        return TC_ACT_UNSPEC;
+    }
+    if result == WALK {
+        result = walk::ox_walk(skb);
+    }
+    let outcome = if result == cache::SEND { tunnel::send(skb) } else { decode(result) };
+    match outcome {
         Ok(action) => action,
-        Err(reason) => count::dropped(skb, reason, origin.lflow, origin.datapath, origin.inport),
+        Err(reason) => count::rejected(skb, reason),
+    }
+}
+
+/// The fast path: a function of its own, so that its stack is free again when the frame walks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_underlay_fast(skb: Context) -> i32 {
+    encode(try_receive(skb))
+}
+
+/// Reads a Geneve header that has more than OVN's option.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_geneve(skb: Context, at: u32) -> i32 {
+    let Some(s) = Scratch::get() else { return -(Reason::Inconsistent as i32) };
+    match outer::geneve(&Buffer(skb), at) {
+        Ok(header) => {
+            s.datapath.set(header.vni);
+            s.send_option.set(header.option);
+            s.base.set(header.inner);
+            0
+        }
+        Err(reason) => -(reason as i32),
     }
 }
 
 #[inline(always)]
-fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
+fn try_receive(skb: Context) -> Result<i32, Reason> {
     let frame = Direct::new(skb, HEADERS);
     let pass = || {
         count::totals(total::UNDERLAY_PASS, skb::len(skb));
-        // Other programs on the device, and then the host.
-        Ok(TC_ACT_UNSPEC)
+        Ok(PASS)
     };
     if skb::tag(skb) != 0 {
         return pass();
     }
-    let Some(path) = tunnel::path(&frame) else { return pass() };
-    let peer = PeerKey { local: path.local, remote: path.remote };
+    let Some(path) = outer::path(&frame) else { return pass() };
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    s.datapath.set(0);
+    s.word[usize::from(INPORT)].set(0);
+    s.reason_lflow.set(0);
+    let mut peer = PeerKey { local: path.local, remote: path.remote };
     // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
     if unsafe { OX_PEERS.get(&peer) }.is_none() {
-        let ours = PeerKey { local: path.local, remote: Address { bytes: [0; 16], family: 0 } };
+        peer.remote = Address { bytes: [0; 16], family: 0 };
         // SAFETY: as above.
-        return if unsafe { OX_PEERS.get(&ours) }.is_some() { Err(Reason::UnknownPeer) } else { pass() };
+        return if unsafe { OX_PEERS.get(&peer) }.is_some() { Err(Reason::UnknownPeer) } else { pass() };
     }
     let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
     // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.
@@ -57,12 +95,16 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
     if version == 0 {
         return Err(Reason::NoPolicy);
     }
-    let geneve = tunnel::geneve(&frame, path.geneve)?;
+    let geneve = match outer::plain(&frame, path.geneve) {
+        Some(header) => header,
+        None => {
+            decode(ox_geneve(skb, path.geneve))?;
+            outer::Geneve { vni: s.datapath.get(), option: s.send_option.get(), inner: s.base.get() }
+        }
+    };
     count::totals(total::TUNNEL_RX, skb::len(skb));
     let (inport, outport) = (geneve.option >> 16, geneve.option & 0xffff);
-    (origin.datapath, origin.inport) = (geneve.vni, inport);
-
-    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    s.datapath.set(geneve.vni);
     // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
     let key = unsafe { &mut *s.key.as_ptr() };
     *key = VerdictKey { datapath: geneve.vni | KEY_TUNNEL, ports: inport | outport << 16, ..empty_key() };
@@ -72,7 +114,7 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
             return result;
         }
         if let Some(denial) = cache::deny(skb, key) {
-            origin.lflow = denial.lflow;
+            s.reason_lflow.set(denial.lflow);
             return Err(denial.reason);
         }
     }
@@ -81,10 +123,9 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
     s.word[usize::from(OUTPORT)].set(outport);
     s.word[usize::from(FLAGS)].set(1 << flag::TUNNEL_RX);
     s.version.set(version);
-    s.datapath.set(geneve.vni);
     s.base.set(geneve.inner);
     s.tunnelled.set(1);
     s.nested.set(0);
     s.cacheable.set(u32::from(quick.is_some()));
-    walk::enter(skb)
+    Ok(WALK)
 }

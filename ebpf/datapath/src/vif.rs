@@ -14,36 +14,44 @@ use crate::{
     maps::{OX_STATE, OX_VIFS},
     scratch::Scratch,
     skb::{self, Context, Direct},
-    walk,
+    tunnel,
+    walk::{self, decode, encode},
 };
 
 /// Bytes of headers that the fast path wants in linear memory: Ethernet, a tag, IPv6, ports.
 const HEADERS: u32 = 14 + 4 + 40 + 4;
 
-/// Where a drop is told from.
-#[derive(Default)]
-pub struct Origin {
-    /// Datapath.
-    pub datapath: u32,
-    /// Logical inport.
-    pub inport: u32,
-    /// Logical flow that dropped it.
-    pub lflow: u32,
-}
+/// What a fast path returns when the frame has to walk; no action of the kernel's has this number.
+pub const WALK: i32 = 256;
 
 /// Handles one frame.
 #[inline(always)]
 pub fn receive(skb: Context) -> i32 {
-    let mut origin = Origin::default();
-    match try_receive(skb, &mut origin) {
+    let mut result = ox_vif_fast(skb);
+    if result == WALK {
+        result = walk::ox_walk(skb);
+    }
+    let outcome = if result == cache::SEND { tunnel::send(skb) } else { decode(result) };
+    match outcome {
         Ok(action) => action,
-        Err(reason) => count::dropped(skb, reason, origin.lflow, origin.datapath, origin.inport),
+        Err(reason) => count::rejected(skb, reason),
     }
 }
 
+/// The fast path: a function of its own, so that its stack is free again when the frame walks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_vif_fast(skb: Context) -> i32 {
+    encode(try_receive(skb))
+}
+
 #[inline(always)]
-fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
+fn try_receive(skb: Context) -> Result<i32, Reason> {
     count::totals(total::VIF_RX, skb::len(skb));
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    s.datapath.set(0);
+    s.word[usize::from(INPORT)].set(0);
+    s.reason_lflow.set(0);
     let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
     // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.
     let version = unsafe { (&raw const (*state).version).read_volatile() };
@@ -65,9 +73,8 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
             tag = 0;
         }
     }
-    (origin.datapath, origin.inport) = (vif.datapath, vif.port);
-
-    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    s.datapath.set(vif.datapath);
+    s.word[usize::from(INPORT)].set(vif.port);
     // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
     let key = unsafe { &mut *s.key.as_ptr() };
     *key = VerdictKey { datapath: vif.datapath, ports: vif.port, ..empty_key() };
@@ -78,7 +85,7 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
             return result;
         }
         if let Some(denial) = cache::deny(skb, key) {
-            origin.lflow = denial.lflow;
+            s.reason_lflow.set(denial.lflow);
             return Err(denial.reason);
         }
     }
@@ -87,13 +94,12 @@ fn try_receive(skb: Context, origin: &mut Origin) -> Result<i32, Reason> {
     s.word[usize::from(INPORT)].set(vif.port);
     s.word[usize::from(oxbow_abi::field::FLAGS)].set(flags);
     s.version.set(version);
-    s.datapath.set(vif.datapath);
     s.base.set(0);
     s.tunnelled.set(0);
     s.nested.set(nested);
     s.cacheable.set(u32::from(quick.is_some()));
     s.rest_on(vif.guard);
-    walk::enter(skb)
+    Ok(WALK)
 }
 
 /// A key with no fields.

@@ -45,13 +45,7 @@ pub fn decode(value: i32) -> Result<i32, Reason> {
     if value >= 0 { Ok(value) } else { Err(Reason::from_number(value.unsigned_abs()).unwrap_or(Reason::Inconsistent)) }
 }
 
-/// Walks the frame whose entry is in the slot. Drops are counted here, copy by copy.
-#[inline(always)]
-pub fn enter(skb: Context) -> Result<i32, Reason> {
-    decode(ox_walk(skb))
-}
-
-/// See [`enter`].
+/// Walks the frame whose entry is in the slot. Drops of copies are counted here; what it returns as a reason is still to be counted.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ox_walk(skb: Context) -> i32 {
@@ -73,7 +67,7 @@ fn walk(skb: Context) -> Result<i32, Reason> {
     if s.phase.get() != phase::DONE {
         fail(skb, s, Reason::WalkLimit);
     } else if s.outputs.get() == 0 && s.cacheable.get() != 0 {
-        cache::remember_denied(s, Reason::from_number(s.reason.get()).unwrap_or(Reason::Inconsistent));
+        cache::ox_remember_denied(s.reason.get());
     }
     if s.cacheable.get() == 0 {
         count::totals(total::UNCACHEABLE, skb::len(skb));
@@ -88,10 +82,12 @@ unsafe extern "C" fn step(_index: u64, env: *mut c_void) -> i64 {
     let Some(s) = Scratch::get() else { return 1 };
     let result = match s.phase.get() {
         phase::TABLE => table(skb, s),
-        phase::OPS => decode(ops::ox_ops(skb)),
-        phase::CHECK => decode(ops::ox_check(skb)),
+        phase::OPS => decode(ops::ox_ops()),
+        phase::CHECK => decode(ops::ox_check()),
         phase::OUTPUT => decode(output::ox_output(skb)),
         phase::FAN_OUT => decode(fanout::ox_member(skb)),
+        phase::REMOTE => decode(output::ox_remote(skb)),
+        phase::DELIVER => decode(output::ox_deliver(skb)),
         _ => return 1,
     };
     if let Err(reason) = result {
@@ -107,7 +103,8 @@ unsafe extern "C" fn step(_index: u64, env: *mut c_void) -> i64 {
 pub extern "C" fn ox_parse(skb: Context) -> i32 {
     let Some(s) = Scratch::get() else { return -(Reason::Inconsistent as i32) };
     // SAFETY: the slot belongs to this CPU; a cell has the layout of its content, and no other reference to these fields is alive.
-    let (word, layout) = unsafe { (&mut *(&raw const s.word).cast_mut().cast::<[u32; parse::VECTOR]>(), s.layout.as_ptr()) };
+    let (word, layout) =
+        unsafe { (&mut *(&raw const s.word).cast_mut().cast::<[u32; parse::VECTOR]>(), s.layout.as_ptr()) };
     let base = s.base.get();
     // An outer tag is not the frame's.
     let tag = if base != 0 { 0 } else { skb::tag(skb) };

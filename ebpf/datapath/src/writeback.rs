@@ -9,7 +9,8 @@ use aya_ebpf::{
 };
 use oxbow_abi::{
     field::{
-        ARP_OP, ETH_DST, ETH_SRC, ETH_TYPE, HW_DST, HW_SRC, IP_DST, IP_META, IP_SRC, IP6_LABEL, L4, ND_TARGET, VLAN_PRESENT,
+        ARP_OP, ETH_DST, ETH_SRC, ETH_TYPE, HW_DST, HW_SRC, IP_DST, IP_META, IP_SRC, IP6_LABEL, L4, ND_TARGET,
+        VLAN_PRESENT,
     },
     reason::Reason,
 };
@@ -28,14 +29,22 @@ use crate::{
 
 /// Does anything of the packet differ from the vector?
 #[inline(always)]
-pub fn pending(s: &Scratch) -> bool {
+pub fn pending() -> bool {
+    ox_pending() != 0
+}
+
+/// See [`pending`]. (The compiler unrolls it with every difference in a register or on the stack: so it has its own.)
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_pending() -> i32 {
+    let Some(s) = Scratch::get() else { return 0 };
     let mut word = usize::from(ETH_DST);
     let mut different = s.advert.get();
     while word <= usize::from(IP6_LABEL) {
         different |= s.word[word].get() ^ s.packet[word].get();
         word += 1;
     }
-    different != 0
+    i32::from(different != 0)
 }
 
 /// See the module.
@@ -57,7 +66,7 @@ fn write_back(skb: Context) -> Result<i32, Reason> {
     if s.encapsulated.get() != 0 {
         tunnel::restore(skb, s)?;
     }
-    if !pending(s) {
+    if !pending() {
         return Ok(0);
     }
     if changed(s, ETH_DST, 4) {
@@ -68,12 +77,12 @@ fn write_back(skb: Context) -> Result<i32, Reason> {
         skb::store(skb, 0, &[a, b, c, d, e, f, g, h, i, j, k, l])?;
     }
     if s.advert.get() != 0 {
-        advert::write(skb, s)?;
+        crate::walk::decode(advert::ox_advert(skb))?;
         s.advert.set(0);
     } else {
         crate::walk::decode(ox_write_headers(skb))?;
     }
-    retag(skb, s)?;
+    crate::walk::decode(ox_retag(skb))?;
     copy(&s.packet, &s.word);
     Ok(0)
 }
@@ -165,7 +174,11 @@ fn fix(skb: Context, s: &Scratch, at: u32, from: u64, to: u64, flags: u64) -> Re
     // A UDP datagram without a checksum stays without.
     let udp = if before(s, IP_META) >> 24 == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
     // SAFETY: valid context; the helper checks the offset.
-    if unsafe { bpf_l4_csum_replace(skb.cast(), at, from, to, flags | udp) } == 0 { Ok(()) } else { Err(Reason::Rewrite) }
+    if unsafe { bpf_l4_csum_replace(skb.cast(), at, from, to, flags | udp) } == 0 {
+        Ok(())
+    } else {
+        Err(Reason::Rewrite)
+    }
 }
 
 #[inline(always)]
@@ -301,11 +314,18 @@ fn difference(from: &[u32; 4], to: &[u32; 4]) -> u64 {
 }
 
 /// Takes off, puts on or replaces the outermost tag.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_retag(skb: Context) -> i32 {
+    encode(retag(skb))
+}
+
 #[inline(always)]
-fn retag(skb: Context, s: &Scratch) -> Result<(), Reason> {
+fn retag(skb: Context) -> Result<i32, Reason> {
+    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let (old, new) = (before(s, ETH_TYPE) >> 16, now(s, ETH_TYPE) >> 16);
     if old == new {
-        return Ok(());
+        return Ok(0);
     }
     if old & VLAN_PRESENT != 0 {
         if skb::tag(skb) != 0 || is_vlan(skb::protocol(skb)) {
@@ -331,10 +351,16 @@ fn retag(skb: Context, s: &Scratch) -> Result<(), Reason> {
         if inside {
             let l = s.layout.get();
             let more = |offset: u32| if offset == 0 { 0 } else { offset + 4 };
-            s.layout.set(Layout { l3: l.l3 + 4, l4: more(l.l4), tags: l.tags + 1, hw_src: more(l.hw_src), hw_dst: more(l.hw_dst) });
+            s.layout.set(Layout {
+                l3: l.l3 + 4,
+                l4: more(l.l4),
+                tags: l.tags + 1,
+                hw_src: more(l.hw_src),
+                hw_dst: more(l.hw_dst),
+            });
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Takes a tag out of the payload of a frame that the stack does not know to be tagged (it came by tunnel).

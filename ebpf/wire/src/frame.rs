@@ -12,6 +12,26 @@ pub trait Frame {
 
     /// The `N` bytes at `offset`, or nothing when the frame ends before.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Takes steps until one says that it was the last, at most `limit`. The kernel programs do it by a helper, so that the verifier looks at one
+    /// step only.
+    #[inline(always)]
+    fn repeat<S: Step<Self>>(&self, limit: u32, state: &mut S)
+    where
+        Self: Sized,
+    {
+        for _ in 0..limit {
+            if !state.step(self) {
+                break;
+            }
+        }
+    }
+}
+
+/// One step of a loop over a frame.
+pub trait Step<F> {
+    /// Takes it; `false` = it was the last.
+    fn step(&mut self, frame: &F) -> bool;
 }
 
 impl Frame for &[u8] {

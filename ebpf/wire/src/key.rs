@@ -7,7 +7,7 @@ use oxbow_abi::{
 
 use crate::{
     frame::{Frame, be16, be32, is_vlan},
-    parse::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMP6, VECTOR, transport_size},
+    parse::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMP6, VECTOR, is_extension, transport_size},
 };
 
 /// Of [`oxbow_abi::field::IP_META`] what is in the key: all but the TTL.
@@ -51,7 +51,7 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
             let ip = frame.load::<40>(l3)?;
             let left = be16(ip[4], ip[5]);
             let next = u32::from(ip[6]);
-            if left + 40 > frame.len() - l3 || matches!(next, 0 | 43 | 44 | 51 | 60) {
+            if left + 40 > frame.len() - l3 || is_extension(next) {
                 return None;
             }
             key.src = quad(&ip, 8);
@@ -76,14 +76,23 @@ fn quad(ip: &[u8; 40], at: usize) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn transport<F: Frame>(frame: &F, protocol: u32, at: u32, left: u32, eth_type: u32, tos: u32, key: &mut VerdictKey) -> Option<()> {
+fn transport<F: Frame>(
+    frame: &F,
+    protocol: u32,
+    at: u32,
+    left: u32,
+    eth_type: u32,
+    tos: u32,
+    key: &mut VerdictKey,
+) -> Option<()> {
     key.ip_meta = protocol << 24 | tos << 16;
     if let Some(size) = transport_size(protocol, eth_type) {
         if left < size {
             return None;
         }
         let [a, b, c, d] = frame.load::<4>(at)?;
-        key.l4 = if protocol == ICMP || protocol == ICMP6 { u32::from(a) << 16 | u32::from(b) } else { be32(a, b, c, d) };
+        key.l4 =
+            if protocol == ICMP || protocol == ICMP6 { u32::from(a) << 16 | u32::from(b) } else { be32(a, b, c, d) };
     }
     Some(())
 }

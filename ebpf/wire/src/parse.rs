@@ -6,13 +6,13 @@
 
 use oxbow_abi::{
     field::{
-        ARP_OP, ETH_DST, ETH_SRC, ETH_TYPE, FRAG_ANY, FRAG_LATER, HW_DST, HW_SRC, IP_DST, IP_META, IP_SRC, IP6_LABEL, L4,
-        ND_TARGET, TCP_FLAGS, VLAN_PRESENT,
+        ARP_OP, ETH_DST, ETH_SRC, ETH_TYPE, FRAG_ANY, FRAG_LATER, HW_DST, HW_SRC, IP_DST, IP_META, IP_SRC, IP6_LABEL,
+        L4, ND_TARGET, TCP_FLAGS, VLAN_PRESENT,
     },
     reason::Reason,
 };
 
-use crate::frame::{Frame, be16, be32, is_vlan};
+use crate::frame::{Frame, Step, be16, be32, is_vlan};
 
 /// Words of a vector in memory: [`oxbow_abi::field::WORDS`] rounded up to a power of two, so that a masked index is always inside.
 pub const VECTOR: usize = 64;
@@ -139,8 +139,38 @@ fn set128(v: &mut [u32; VECTOR], word: u8, b: [u8; 16]) {
 
 #[inline(always)]
 fn arp<F: Frame>(frame: &F, layout: &mut Layout, v: &mut [u32; VECTOR]) {
-    let Some([0, 1, 8, 0, 6, 4, op0, op1, sha0, sha1, sha2, sha3, sha4, sha5, spa0, spa1, spa2, spa3, tha0, tha1, tha2, tha3, tha4, tha5, tpa0, tpa1, tpa2, tpa3]) =
-        frame.load::<28>(layout.l3)
+    let Some(
+        [
+            0,
+            1,
+            8,
+            0,
+            6,
+            4,
+            op0,
+            op1,
+            sha0,
+            sha1,
+            sha2,
+            sha3,
+            sha4,
+            sha5,
+            spa0,
+            spa1,
+            spa2,
+            spa3,
+            tha0,
+            tha1,
+            tha2,
+            tha3,
+            tha4,
+            tha5,
+            tpa0,
+            tpa1,
+            tpa2,
+            tpa3,
+        ],
+    ) = frame.load::<28>(layout.l3)
     else {
         return;
     };
@@ -180,36 +210,43 @@ fn ipv4<F: Frame>(frame: &F, layout: &mut Layout, v: &mut [u32; VECTOR]) {
     }
 }
 
+/// IPv6 extension headers that are skipped (RFC 8200; 51 = AH).
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, layout: &mut Layout, v: &mut [u32; VECTOR]) {
-    let Some(head) = frame.load::<8>(layout.l3) else { return };
-    let size = frame.len() - layout.l3;
-    let mut left = be16(head[4], head[5]);
-    if left + 40 > size {
-        return;
-    }
-    let (Some(source), Some(destination)) = (frame.load::<16>(layout.l3 + 8), frame.load::<16>(layout.l3 + 24)) else { return };
-    set128(v, IP_SRC, source);
-    set128(v, IP_DST, destination);
-    let mut next = u32::from(head[6]);
-    let mut at = layout.l3 + 40;
-    let mut fragment = 0;
-    let mut extensions = 0;
-    while let 0 | 43 | 44 | 51 | 60 = next {
-        if extensions == EXTENSIONS || left < 8 {
-            return;
+pub(crate) const fn is_extension(next: u32) -> bool {
+    matches!(next, 0 | 43 | 44 | 51 | 60)
+}
+
+/// The way along the extension headers.
+#[repr(C)]
+struct Chain {
+    next: u32,
+    at: u32,
+    left: u32,
+    fragment: u32,
+    valid: u32,
+}
+
+impl<F: Frame> Step<F> for Chain {
+    #[inline(always)]
+    fn step(&mut self, frame: &F) -> bool {
+        if !is_extension(self.next) {
+            return false;
         }
-        extensions += 1;
-        let Some([following, length, o0, o1]) = frame.load::<4>(at) else { return };
-        let bytes = match next {
+        self.valid = 0;
+        if self.left < 8 {
+            return false;
+        }
+        let Some([following, length, o0, o1]) = frame.load::<4>(self.at) else { return false };
+        let bytes = match self.next {
             44 => {
                 let offset = be16(o0, o1);
                 // An atomic fragment (RFC 6946) is no fragment. A later one has no protocol but "fragment": what follows is payload.
                 if offset != 0 {
-                    fragment = FRAG_ANY;
+                    self.fragment = FRAG_ANY;
                     if offset & 0xfff8 != 0 {
-                        fragment |= FRAG_LATER;
-                        break;
+                        self.fragment |= FRAG_LATER;
+                        self.valid = 1;
+                        return false;
                     }
                 }
                 8
@@ -217,12 +254,35 @@ fn ipv6<F: Frame>(frame: &F, layout: &mut Layout, v: &mut [u32; VECTOR]) {
             51 => (u32::from(length) + 2) * 4,
             _ => (u32::from(length) + 1) * 8,
         };
-        if bytes > left {
-            return;
+        if bytes > self.left {
+            return false;
         }
-        next = u32::from(following);
-        left -= bytes;
-        at += bytes;
+        self.valid = 1;
+        self.next = u32::from(following);
+        self.left -= bytes;
+        self.at += bytes;
+        true
+    }
+}
+
+#[inline(always)]
+fn ipv6<F: Frame>(frame: &F, layout: &mut Layout, v: &mut [u32; VECTOR]) {
+    let Some(head) = frame.load::<8>(layout.l3) else { return };
+    let size = frame.len() - layout.l3;
+    let left = be16(head[4], head[5]);
+    if left + 40 > size {
+        return;
+    }
+    let (Some(source), Some(destination)) = (frame.load::<16>(layout.l3 + 8), frame.load::<16>(layout.l3 + 24)) else {
+        return;
+    };
+    set128(v, IP_SRC, source);
+    set128(v, IP_DST, destination);
+    let mut chain = Chain { next: u32::from(head[6]), at: layout.l3 + 40, left, fragment: 0, valid: 1 };
+    frame.repeat(EXTENSIONS + 1, &mut chain);
+    let Chain { next, at, left, fragment, valid } = chain;
+    if valid == 0 || fragment & FRAG_LATER == 0 && is_extension(next) {
+        return;
     }
     let traffic_class = u32::from(head[0] & 15) << 4 | u32::from(head[1] >> 4);
     v[usize::from(IP_META)] = next << 24 | traffic_class << 16 | u32::from(head[7]) << 8 | fragment;
@@ -244,7 +304,15 @@ pub(crate) const fn transport_size(protocol: u32, eth_type: u32) -> Option<u32> 
 }
 
 #[inline(always)]
-fn transport<F: Frame>(frame: &F, protocol: u32, at: u32, left: u32, eth_type: u32, layout: &mut Layout, v: &mut [u32; VECTOR]) {
+fn transport<F: Frame>(
+    frame: &F,
+    protocol: u32,
+    at: u32,
+    left: u32,
+    eth_type: u32,
+    layout: &mut Layout,
+    v: &mut [u32; VECTOR],
+) {
     let Some(size) = transport_size(protocol, eth_type) else { return };
     if left < size {
         return;
@@ -277,35 +345,10 @@ fn neighbor<F: Frame>(frame: &F, at: u32, left: u32, layout: &mut Layout, v: &mu
         return;
     }
     let Some(target) = frame.load::<16>(at + 8) else { return };
-    let mut option = at + 24;
-    let mut rest = left - 24;
-    let mut valid = true;
-    let (mut source, mut destination) = (0, 0);
-    for _ in 0..ND_OPTIONS {
-        if rest < 8 {
-            break;
-        }
-        let Some([kind, units]) = frame.load::<2>(option) else {
-            valid = false;
-            break;
-        };
-        let bytes = u32::from(units) * 8;
-        if bytes == 0 || bytes > rest {
-            valid = false;
-            break;
-        }
-        if bytes == 8 && kind == 1 {
-            valid &= source == 0;
-            source = option + 2;
-        }
-        if bytes == 8 && kind == 2 {
-            valid &= destination == 0;
-            destination = option + 2;
-        }
-        option += bytes;
-        rest -= bytes;
-    }
-    if !valid {
+    let mut options = Options { at: at + 24, left: left - 24, source: 0, destination: 0, valid: 1 };
+    frame.repeat(ND_OPTIONS, &mut options);
+    let Options { source, destination, valid, .. } = options;
+    if valid == 0 {
         return;
     }
     set128(v, ND_TARGET, target);
@@ -320,5 +363,46 @@ fn neighbor<F: Frame>(frame: &F, at: u32, left: u32, layout: &mut Layout, v: &mu
     {
         set48(v, HW_DST, mac);
         layout.hw_dst = destination;
+    }
+}
+
+/// The way along the options.
+#[repr(C)]
+struct Options {
+    at: u32,
+    left: u32,
+    source: u32,
+    destination: u32,
+    valid: u32,
+}
+
+impl<F: Frame> Step<F> for Options {
+    #[inline(always)]
+    fn step(&mut self, frame: &F) -> bool {
+        if self.left < 8 {
+            return false;
+        }
+        let head = frame.load::<2>(self.at);
+        let [kind, units] = head.unwrap_or([0; 2]);
+        let bytes = u32::from(units) * 8;
+        if bytes == 0 || bytes > self.left {
+            self.valid = 0;
+            return false;
+        }
+        // A link-layer address of Ethernet makes one unit; the same option twice makes the list wrong.
+        let place = match kind {
+            1 => &mut self.source,
+            2 => &mut self.destination,
+            _ => &mut 0,
+        };
+        if bytes == 8 {
+            if *place != 0 {
+                self.valid = 0;
+            }
+            *place = self.at + 2;
+        }
+        self.at += bytes;
+        self.left -= bytes;
+        true
     }
 }

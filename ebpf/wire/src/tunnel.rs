@@ -2,12 +2,14 @@
 
 use oxbow_abi::{
     reason::Reason,
-    topology::{Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, VXLAN_PORT},
+    topology::{
+        Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, VXLAN_PORT,
+    },
 };
 
 use crate::{
     checksum,
-    frame::{Frame, be16, be32},
+    frame::{Frame, Step, be16, be32},
     parse::{ETH_IPV4, ETH_IPV6},
 };
 
@@ -17,6 +19,8 @@ pub const GENEVE_LEN: u32 = 16;
 pub const VXLAN_LEN: u32 = 8;
 /// Size of the buffer that outer headers are built in: Ethernet, IPv6, UDP, Geneve and its option, inner Ethernet with two tags.
 pub const OUTER: usize = 128;
+/// That buffer: 16-bit units in network order, so that headers are stored in halves rather than in bytes.
+pub type Outer = [u16; OUTER / 2];
 /// Options that a Geneve header may carry; more make it a bad one.
 pub const OPTIONS: u32 = 16;
 
@@ -92,30 +96,58 @@ pub fn geneve<F: Frame>(frame: &F, at: u32) -> Result<Geneve, Reason> {
         return Err(BAD);
     }
     let inner = at + 8 + options;
-    let mut option = None;
-    let mut next = at + 8;
-    for _ in 0..OPTIONS {
-        if next >= inner {
-            break;
-        }
-        let [c0, c1, kind, length] = frame.load::<4>(next).ok_or(BAD)?;
-        let bytes = 4 + u32::from(length & 0x1f) * 4;
-        if be16(c0, c1) == GENEVE_OVN_CLASS as u32 && kind == GENEVE_OVN_TYPE {
-            if bytes != 8 {
-                return Err(BAD);
-            }
-            let [a, b, c, d] = frame.load::<4>(next + 4).ok_or(BAD)?;
-            option = Some(be32(a & 0x7f, b, c, d));
-        } else if kind & 0x80 != 0 {
-            return Err(BAD);
-        }
-        next += bytes;
-    }
-    if next != inner {
+    let mut walk = Options { at: at + 8, end: inner, option: 0, found: 0, bad: 0 };
+    frame.repeat(OPTIONS + 1, &mut walk);
+    if walk.bad != 0 || walk.found == 0 || walk.at != inner {
         return Err(BAD);
     }
-    let option = option.ok_or(BAD)?;
-    Ok(Geneve { vni: be32(0, head[4], head[5], head[6]), option, inner })
+    Ok(Geneve { vni: be32(0, head[4], head[5], head[6]), option: walk.option, inner })
+}
+
+/// The Geneve header at `at`, if it is as OVN's chassis send it: OVN's option alone. Anything else takes [`geneve`].
+#[inline(always)]
+pub fn plain<F: Frame>(frame: &F, at: u32) -> Option<Geneve> {
+    let [h0, h1, p0, p1, v0, v1, v2, _, c0, c1, kind, length, a, b, c, d] = frame.load::<16>(at)?;
+    let ours = be32(c0, c1, kind, length) == (GENEVE_OVN_CLASS as u32) << 16 | (GENEVE_OVN_TYPE as u32) << 8 | 1;
+    if h0 != 2 || h1 & 0x80 != 0 || be16(p0, p1) != 0x6558 || !ours {
+        return None;
+    }
+    Some(Geneve { vni: be32(0, v0, v1, v2), option: be32(a & 0x7f, b, c, d), inner: at + GENEVE_LEN })
+}
+
+/// The way along the options.
+#[repr(C)]
+struct Options {
+    at: u32,
+    end: u32,
+    option: u32,
+    found: u32,
+    bad: u32,
+}
+
+impl<F: Frame> Step<F> for Options {
+    #[inline(always)]
+    fn step(&mut self, frame: &F) -> bool {
+        if self.at >= self.end {
+            return false;
+        }
+        self.bad = 1;
+        let Some([c0, c1, kind, length]) = frame.load::<4>(self.at) else { return false };
+        let bytes = 4 + u32::from(length & 0x1f) * 4;
+        if be16(c0, c1) == GENEVE_OVN_CLASS as u32 && kind == GENEVE_OVN_TYPE {
+            let Some([a, b, c, d]) = frame.load::<4>(self.at + 4) else { return false };
+            if bytes != 8 {
+                return false;
+            }
+            self.option = be32(a & 0x7f, b, c, d);
+            self.found = 1;
+        } else if kind & 0x80 != 0 {
+            return false;
+        }
+        self.bad = 0;
+        self.at += bytes;
+        true
+    }
 }
 
 /// What the outer headers of one frame need, beyond its chassis.
@@ -143,58 +175,86 @@ pub const fn outer_len(chassis: &Chassis) -> u32 {
     14 + ip + 8 + tunnel
 }
 
+/// Writes 16 bits at an even offset in bytes.
 #[inline(always)]
-fn put<const N: usize>(out: &mut [u8; OUTER], at: usize, bytes: [u8; N]) {
-    if let Some(place) = out.get_mut(at..at + N) {
-        place.copy_from_slice(&bytes);
+pub fn put16(out: &mut Outer, at: usize, value: u32) {
+    if let Some(place) = out.get_mut(at / 2) {
+        *place = (value as u16).to_be();
     }
+}
+
+/// Writes 32 bits at an even offset.
+#[inline(always)]
+pub fn put32(out: &mut Outer, at: usize, value: u32) {
+    put16(out, at, value >> 16);
+    put16(out, at + 2, value);
+}
+
+/// Writes bytes, an even number of them, at an even offset.
+#[inline(always)]
+pub fn put_bytes<const N: usize>(out: &mut Outer, at: usize, bytes: &[u8; N]) {
+    let mut n = 0;
+    while n < N / 2 {
+        put16(out, at + n * 2, be16(bytes[n * 2], bytes[n * 2 + 1]));
+        n += 1;
+    }
+}
+
+/// The first four bytes of an address as a number.
+#[inline(always)]
+fn ipv4(address: &Address) -> u32 {
+    let [a, b, c, d, ..] = address.bytes;
+    be32(a, b, c, d)
 }
 
 /// Writes the outer headers, UDP checksum zero (RFC 6935 allows it for IPv6 tunnels), and returns where they end.
 #[inline(always)]
-pub fn write(out: &mut [u8; OUTER], chassis: &Chassis, inner: &Inner) -> u32 {
+pub fn write(out: &mut Outer, chassis: &Chassis, inner: &Inner) -> u32 {
     let vxlan = chassis.flags & CHASSIS_VXLAN != 0;
-    let udp_len = 8 + if vxlan { VXLAN_LEN } else { GENEVE_LEN } + inner.len;
-    put(out, 0, chassis.mac);
-    let ttl = chassis.ttl as u8;
+    let tunnel_len = if vxlan { VXLAN_LEN } else { GENEVE_LEN };
+    let udp_len = 8 + tunnel_len + inner.len;
+    let (tos, ttl) = (u32::from(inner.tos), chassis.ttl & 0xff);
+    put_bytes(out, 0, &chassis.mac);
     if chassis.remote.family == 6 {
-        put(out, 12, [0x86, 0xdd]);
-        put(out, 14, [0x60 | inner.tos >> 4, inner.tos << 4, 0, 0]);
-        put(out, 18, (udp_len as u16).to_be_bytes());
-        put(out, 20, [17, ttl]);
-        put(out, 22, chassis.local.bytes);
-        put(out, 38, chassis.remote.bytes);
+        put16(out, 12, ETH_IPV6);
+        put32(out, 14, 6 << 28 | tos << 20);
+        put32(out, 18, udp_len << 16 | 17 << 8 | ttl);
+        put_bytes(out, 22, &chassis.local.bytes);
+        put_bytes(out, 38, &chassis.remote.bytes);
         udp::<54>(out, vxlan, udp_len, inner);
-        54 + 8 + if vxlan { VXLAN_LEN } else { GENEVE_LEN }
-    } else {
-        put(out, 12, [0x08, 0x00]);
-        let [i0, i1] = inner.id.to_be_bytes();
-        let [l0, l1] = ((20 + udp_len) as u16).to_be_bytes();
-        let [s0, s1, s2, s3, ..] = chassis.local.bytes;
-        let [d0, d1, d2, d3, ..] = chassis.remote.bytes;
-        let fragment = if chassis.flags & CHASSIS_DF != 0 { 0x40 } else { 0 };
-        let mut ip = [0x45, inner.tos, l0, l1, i0, i1, fragment, 0, ttl, 17, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
-        [ip[10], ip[11]] = (!checksum::fold(checksum::sum(&ip))).to_be_bytes();
-        put(out, 14, ip);
-        udp::<34>(out, vxlan, udp_len, inner);
-        34 + 8 + if vxlan { VXLAN_LEN } else { GENEVE_LEN }
+        return 62 + tunnel_len;
     }
+    let (from, to) = (ipv4(&chassis.local), ipv4(&chassis.remote));
+    let version_tos = 0x4500 | tos;
+    let total = 20 + udp_len & 0xffff;
+    let id = u32::from(inner.id);
+    let fragment = if chassis.flags & CHASSIS_DF != 0 { 0x4000 } else { 0 };
+    let ttl_protocol = ttl << 8 | 17;
+    let sum =
+        u64::from(version_tos + total + id + fragment + ttl_protocol) + checksum::words(from) + checksum::words(to);
+    put16(out, 12, ETH_IPV4);
+    put32(out, 14, version_tos << 16 | total);
+    put32(out, 18, id << 16 | fragment);
+    put32(out, 22, ttl_protocol << 16 | u32::from(!checksum::fold(sum)));
+    put32(out, 26, from);
+    put32(out, 30, to);
+    udp::<34>(out, vxlan, udp_len, inner);
+    42 + tunnel_len
 }
 
 #[inline(always)]
-fn udp<const AT: usize>(out: &mut [u8; OUTER], vxlan: bool, udp_len: u32, inner: &Inner) {
-    let port = if vxlan { VXLAN_PORT } else { GENEVE_PORT };
-    put(out, AT, inner.port.to_be_bytes());
-    put(out, AT + 2, port.to_be_bytes());
-    put(out, AT + 4, (udp_len as u16).to_be_bytes());
-    put(out, AT + 6, [0, 0]);
-    let [_, v0, v1, v2] = inner.vni.to_be_bytes();
+fn udp<const AT: usize>(out: &mut Outer, vxlan: bool, udp_len: u32, inner: &Inner) {
+    put16(out, AT, u32::from(inner.port));
+    put16(out, AT + 2, u32::from(if vxlan { VXLAN_PORT } else { GENEVE_PORT }));
+    put32(out, AT + 4, udp_len << 16);
     if vxlan {
-        put(out, AT + 8, [8, 0, 0, 0, v0, v1, v2, 0]);
+        put32(out, AT + 8, 0x0800_0000);
+        put32(out, AT + 12, inner.vni << 8);
     } else {
         // Two words of options, the C bit because OVN's is critical, Ethernet inside.
-        let [c0, c1] = GENEVE_OVN_CLASS.to_be_bytes();
-        let [o0, o1, o2, o3] = inner.option.to_be_bytes();
-        put(out, AT + 8, [2, 0x40, 0x65, 0x58, v0, v1, v2, 0, c0, c1, GENEVE_OVN_TYPE, 1, o0, o1, o2, o3]);
+        put32(out, AT + 8, 0x0240_6558);
+        put32(out, AT + 12, inner.vni << 8);
+        put32(out, AT + 16, (GENEVE_OVN_CLASS as u32) << 16 | (GENEVE_OVN_TYPE as u32) << 8 | 1);
+        put32(out, AT + 20, inner.option);
     }
 }

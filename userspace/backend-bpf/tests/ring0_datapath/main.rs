@@ -1,0 +1,14 @@
+//! Ring 0: the kernel programs, loaded, with maps filled by hand, run by BPF_PROG_TEST_RUN and, where a copy really leaves, seen on the wire.
+#![cfg(feature = "ring0")]
+#![expect(clippy::unwrap_used, reason = "tests: a failed step is a failed test")]
+
+mod forwarding;
+mod packets;
+mod rig;
+
+use rig::Rig;
+
+#[test]
+fn the_programs_load() {
+    let _rig = Rig::new();
+}
