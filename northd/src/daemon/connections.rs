@@ -91,6 +91,11 @@ impl Connection {
         self.client.status().synchronized && self.not_before.is_none_or(|time| time <= Instant::now())
     }
 
+    /// Whether no transaction is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_none()
+    }
+
     /// When to try again after a transaction that came to nothing.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.not_before

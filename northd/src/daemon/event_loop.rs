@@ -13,7 +13,7 @@ use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Termination, coverage, memory, stopwatch};
 use oxbow_incr::Stats;
 use oxbow_northd::{Northd, Report, profile};
-use oxbow_ovsdb::{Event, LockState};
+use oxbow_ovsdb::{Event, LockState, Transaction};
 use oxbow_schema::nb;
 use tokio::time::Instant;
 
@@ -222,6 +222,9 @@ impl Instance {
         let started = Instant::now();
         self.apply_probe_interval();
         NORTHD_RUN.hit();
+        if self.create_global() {
+            return;
+        }
         let outcome = self.northd.run(milliseconds_now());
         stopwatch::record("ovnnb_db_run", started.elapsed());
         if std::mem::take(&mut self.full) {
@@ -241,6 +244,18 @@ impl Instance {
         memory::set("idl-cells-OVN_Northbound", self.nb.cells());
         memory::set("idl-cells-OVN_Southbound", self.sb.cells());
         stopwatch::record("ovn-northd-loop", started.elapsed());
+    }
+
+    /// Creates the one row of NB_Global if the database is so new that it has none, as stock does: everything global
+    /// hangs on it. True if that is under way.
+    fn create_global(&mut self) -> bool {
+        let missing = self.nb.client.replica().len(nb::nb_global::TABLE) == 0;
+        if missing && self.nb.is_idle() {
+            let mut transaction = Transaction::new(nb::DATABASE);
+            let _ = transaction.insert(nb::nb_global::TABLE);
+            self.nb.send(transaction);
+        }
+        missing
     }
 
     /// NB_Global options:northd_probe_interval (ovn-nb(5)), for both connections; 0 turns probes off.

@@ -93,6 +93,8 @@ struct Comparison<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let ours = match &args.ours {
+        // A path with a slash must mean the same in a sandbox; a bare name is looked up in PATH.
+        Some(program) if program.components().count() > 1 => std::path::absolute(program)?,
         Some(program) => program.clone(),
         None => build_northd()?,
     };
@@ -172,7 +174,7 @@ fn contents(args: &Args) -> Result<Vec<Content>> {
     if scripts.is_empty() {
         contents.push(Content {
             name: "the empty database".to_owned(),
-            script: String::new(),
+            script: "# step".to_owned(),
             nb: None,
             as_created: true,
         });
@@ -260,6 +262,14 @@ impl Comparison<'_> {
                 progress = script.wait()?;
             }
             point += 1;
+            if content.as_created && point == 1 {
+                // The tools of OVN create the global rows; here it is northd that must.
+                sides[0].wait_until("stock has filled in its defaults", |stock| {
+                    Ok(!database::read(&stock.socket(), "OVN_Southbound")?.rows("RBAC_Role").is_empty())
+                })?;
+            } else {
+                sides.iter_mut().try_for_each(Sandbox::synchronize)?;
+            }
             let difference = self.settled(&mut sides, &mut memories)?;
             total.contents += 1;
             total.flows += difference.flows;
@@ -281,9 +291,6 @@ impl Comparison<'_> {
 
     /// Compares, and again while there are differences, until they last.
     fn settled(&self, sides: &mut [Sandbox; 2], memories: &mut [Memory; 2]) -> Result<Difference> {
-        for side in sides.iter_mut() {
-            side.synchronize()?;
-        }
         let started = Instant::now();
         loop {
             let [stock, ours] = &*sides;
