@@ -16,5 +16,5 @@ ovn-nbctl lsp-set-enabled p2 enabled
 ovn-nbctl lsp-del p5
 ovn-nbctl ls-add sw2 -- lsp-add sw2 p9 -- lsp-set-addresses p9 "00:00:00:00:00:09 10.0.2.9"
 ovn-nbctl ls-del sw1
-ovn-nbctl set logical_switch sw0 external_ids:neutron:network_name=net0 external_ids:foo=bar
+ovn-nbctl set logical_switch sw0 external_ids:neutron\\:network_name=net0 external_ids:foo=bar
 ovn-nbctl set logical_switch sw0 name=renamed

@@ -5,12 +5,12 @@ ovn-nbctl set logical_switch sw0 other_config:vlan-passthru=false
 ovn-nbctl set logical_switch sw0 other_config:broadcast-arps-to-all-routers=false
 ovn-nbctl set logical_switch sw0 other_config:requested-tnl-key=77
 ovn-nbctl set logical_switch_port p1 options:requested-tnl-key=55 options:requested-chassis=ch1 options:iface-id-ver=abc options:qos_max_rate=1000 options:qos_min_rate=500 options:qos_burst=100 options:foo=bar
-ovn-nbctl set logical_switch_port p2 options:requested-chassis=ch1,ch2 options:activation-strategy=rarp options:vif-plug-type=representor options:vif-plug-mtu-request=1500 options:vif-plug:representor:pf-mac=00:00:00:00:00:99 options:hostname=h
+ovn-nbctl set logical_switch_port p2 options:requested-chassis=ch1,ch2 options:activation-strategy=rarp options:vif-plug-type=representor options:vif-plug-mtu-request=1500 options:vif-plug\\:representor\\:pf-mac=\"00:00:00:00:00:99\" options:hostname=h
 ovn-nbctl set logical_switch_port p1 options:requested-encap-ip=10.1.1.1 options:disable_arp_nd_rsp=true
 ovn-nbctl set logical_switch_port p2 options:mcast_flood=true
 ovn-nbctl set logical_switch_port p2 options:mcast_flood_reports=true
 ovn-nbctl set logical_switch_port p1 options:qdisc_queue_id=3
-ovn-nbctl set logical_switch_port p1 external_ids:neutron:port_name=porty external_ids:x=y
+ovn-nbctl set logical_switch_port p1 external_ids:neutron\\:port_name=porty external_ids:x=y
 ovn-nbctl set logical_switch_port p1 external_ids:name=nm
 ovn-nbctl ls-add sw1 -- set logical_switch sw1 other_config:requested-tnl-key=77
 ovn-nbctl lsp-add sw0 p3 -- set logical_switch_port p3 options:requested-tnl-key=55

@@ -14,4 +14,3 @@ ovn-nbctl lsp-del p3
 ovn-nbctl pg-del pg2
 ovn-nbctl set Address_Set as1 addresses='"10.0.0.9"'
 ovn-nbctl destroy Address_Set as2
-ovn-nbctl create Address_Set name=svc_monitor_mac addresses='"00:00:00:00:00:77"'

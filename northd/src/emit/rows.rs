@@ -73,7 +73,10 @@ impl Pass<'_> {
         };
         let datum = match value {
             Value::Datum(datum) => datum.clone(),
-            Value::Initial(datum) => return (Some(datum.clone()), true),
+            Value::Initial(datum) => {
+                let kept = current.is_some_and(|row| !row.datum(column).is_empty());
+                return (Some(datum.clone()), kept);
+            }
             Value::Refs(keys) => references(&mut keys.iter().cloned()),
             Value::MapRefs(pairs) => Datum::map(
                 pairs

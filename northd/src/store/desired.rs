@@ -65,7 +65,7 @@ pub(crate) enum Value {
     MapRefs(Vec<(Text, RowKey)>),
     /// A map of strings, except for these keys, which belong to others and stay.
     MapKeeping(Datum, &'static [&'static str]),
-    /// Written when the row is inserted, then left to others.
+    /// Written when the row is inserted or the column is empty, otherwise left to others.
     Initial(Datum),
     /// The ports of a multicast group, kept apart because they come one at a time.
     Members,

@@ -74,11 +74,11 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     Output::Rows(vec![row])
 }
 
-/// The port's external_ids, and a `name` taken from Neutron's if there is one.
+/// The port's external_ids, with a `name` taken from Neutron's unless it has one of its own.
 fn external_ids(ids: Datum) -> Datum {
     let neutron = ids.pairs().iter().find(|(k, _)| *k == Atom::from("neutron:port_name")).map(|(_, v)| v.clone());
     match neutron {
-        Some(Atom::String(name)) if !name.is_empty() => {
+        Some(Atom::String(name)) if !name.is_empty() && !ids.pairs().iter().any(|(k, _)| *k == Atom::from("name")) => {
             let mut pairs = ids.pairs().to_vec();
             pairs.push(("name".into(), name.into()));
             Datum::map(pairs)

@@ -88,7 +88,13 @@ fn options(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, row: Uuid) -> Opt
 /// with the transaction that brings the flows.
 pub(crate) fn sb_global(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>) -> Output {
     let Some(row) = global_row(cx) else { return Output::Empty };
-    let Some(options) = options(compiler, cx, row) else { return Output::Empty };
+    let Some(mut options) = options(compiler, cx, row) else { return Output::Empty };
+    if !crate::units::read_features(cx).connection_mark {
+        // Controllers are told to keep hairpinned connections in the label as well.
+        let mut pairs = options.pairs().to_vec();
+        pairs.push(("lb_hairpin_use_ct_mark".into(), "false".into()));
+        options = Datum::map(pairs);
+    }
     let ipsec = cx.read(&Cell(nb::nb_global::IPSEC, row)).unwrap_or(false);
     let monitor = cx.read(&Globals).service_monitor_mac.clone();
     Output::Rows(vec![
