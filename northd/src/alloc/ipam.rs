@@ -88,7 +88,16 @@ struct PortState {
 struct Assigned {
     mac: Mac,
     ipv4: Option<u32>,
+    ipv6: Option<Ipv6Addr>,
     text: Text,
+}
+
+/// What a port keeps of what it had; reserved for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    mac: Option<Mac>,
+    ipv4: Option<u32>,
+    ipv6: Option<Ipv6Addr>,
 }
 
 /// The address allocator.
@@ -153,10 +162,10 @@ impl Ipam {
             before.entry(port).or_insert_with(|| self.addresses(port).cloned());
         }
         // What is kept is reserved first, so that nobody new takes it.
-        let kept: Vec<(Uuid, Option<Mac>, Option<u32>)> =
-            pending.iter().map(|&port| self.release_and_keep(source, port, mac_prefix)).collect();
-        for (port, mac, ip) in kept {
-            self.give(source, port, mac, ip, mac_prefix, refusals);
+        let kept: Vec<(Uuid, Kept)> =
+            pending.iter().map(|&port| (port, self.release_and_keep(source, port, mac_prefix))).collect();
+        for (port, kept) in kept {
+            self.give(port, kept, mac_prefix, refusals);
         }
         for (port, old) in before {
             if self.addresses(port) != old.as_ref() {
@@ -221,8 +230,8 @@ impl Ipam {
     }
 
     /// Takes a port's addresses back, and reserves again those that it may keep.
-    fn release_and_keep(&mut self, source: &Source, port: Uuid, mac_prefix: &str) -> (Uuid, Option<Mac>, Option<u32>) {
-        let Some(state) = self.ports.get_mut(&port) else { return (port, None, None) };
+    fn release_and_keep(&mut self, source: &Source, port: Uuid, mac_prefix: &str) -> Kept {
+        let Some(state) = self.ports.get_mut(&port) else { return Kept::default() };
         let (switch, request) = (state.switch, state.request);
         let assigned = state.assigned.take();
         // At start, what the database holds counts as given out before.
@@ -231,14 +240,14 @@ impl Ipam {
             .and_then(|row| row.get(lsp::DYNAMIC_ADDRESSES))
             .and_then(|text| PortAddresses::parse(text));
         let had = match &assigned {
-            Some(a) => Some((a.mac, a.ipv4)),
-            None => stored.map(|s| (s.mac, s.ipv4.first().map(|ip| u32::from(*ip)))),
+            Some(a) => Some((a.mac, a.ipv4, a.ipv6)),
+            None => stored.map(|s| (s.mac, s.ipv4.first().map(|ip| u32::from(*ip)), s.ipv6.first().copied())),
         };
         self.forget(switch, assigned);
-        let (Some(switch), Some(request), Some((mac, ip))) = (switch, request, had) else {
-            return (port, None, None);
+        let (Some(switch), Some(request), Some((mac, ip, ipv6))) = (switch, request, had) else {
+            return Kept::default();
         };
-        let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()) else { return (port, None, None) };
+        let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()) else { return Kept::default() };
         let keep_mac = match request.mac {
             Some(wanted) => wanted == mac,
             None => mac.to_string().starts_with(&mac_prefix.to_ascii_lowercase()),
@@ -258,33 +267,22 @@ impl Ipam {
         if let Some(ip) = keep_ip {
             self.count_ip(switch, ip, true);
         }
-        (port, mac, keep_ip)
+        Kept { mac, ipv4: keep_ip, ipv6 }
     }
 
-    /// Gives a port what it lacks; `mac` and `ip` are reserved for it already.
-    fn give(
-        &mut self,
-        source: &Source,
-        port: Uuid,
-        mac: Option<Mac>,
-        ip: Option<u32>,
-        mac_prefix: &str,
-        refusals: &mut Vec<String>,
-    ) {
+    /// Gives a port what it lacks.
+    fn give(&mut self, port: Uuid, kept: Kept, mac_prefix: &str, refusals: &mut Vec<String>) {
         let Some(state) = self.ports.get(&port) else { return };
         let (Some(switch), Some(request)) = (state.switch, state.request) else { return };
         let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()).cloned() else { return };
-        let ip = ip.or_else(|| {
+        let ip = kept.ipv4.or_else(|| {
             pool.subnet?;
-            let wanted = request.ipv4.map(u32::from);
-            if let Some(wanted) = wanted {
-                if !pool.contains(wanted) {
-                    return None;
-                }
-                if !self.used_ips.get(&switch).is_some_and(|u| u.contains_key(&wanted)) {
-                    self.count_ip(switch, wanted, true);
-                    return Some(wanted);
-                }
+            let wanted = request.ipv4.map(u32::from).filter(|w| pool.contains(*w));
+            if let Some(wanted) = wanted
+                && !self.used_ips.get(&switch).is_some_and(|u| u.contains_key(&wanted))
+            {
+                self.count_ip(switch, wanted, true);
+                return Some(wanted);
             }
             let found = self.lowest_free(switch, &pool);
             match found {
@@ -293,7 +291,7 @@ impl Ipam {
             }
             found
         });
-        let Some(mac) = mac.or_else(|| {
+        let Some(mac) = kept.mac.or_else(|| {
             let mac = match request.mac {
                 Some(wanted) if self.used_macs.contains_key(&wanted.as_u64()) => return None,
                 Some(wanted) => wanted,
@@ -308,13 +306,18 @@ impl Ipam {
         if let Some(ip) = ip {
             text.push_str(&format!(" {}", Ipv4Addr::from(ip)));
         }
-        if let Some(prefix) = pool.prefix6 {
-            let address = request.ipv6.unwrap_or_else(|| mac.eui64(prefix));
+        let ipv6 = pool.prefix6.map(|prefix| {
+            let generated = mac.eui64(prefix);
+            let (upper, lower) = (|a: Ipv6Addr| a.to_bits() >> 64, |a: Ipv6Addr| a.to_bits() as u64);
+            // ovn-northd looks at the interface identifier alone, so an address outlives a change of the prefix.
+            let requested = request.ipv6.filter(|a| upper(*a) == upper(prefix));
+            requested.or(kept.ipv6.filter(|a| lower(*a) == lower(generated))).unwrap_or(generated)
+        });
+        if let Some(address) = ipv6 {
             text.push_str(&format!(" {}", Printed6(address)));
         }
-        let _ = source;
         if let Some(state) = self.ports.get_mut(&port) {
-            state.assigned = Some(Assigned { mac, ipv4: ip, text: text.as_str().into() });
+            state.assigned = Some(Assigned { mac, ipv4: ip, ipv6, text: text.as_str().into() });
         }
     }
 

@@ -93,6 +93,7 @@ impl DesiredRow {
     }
 
     pub(crate) fn refs<T>(self, column: Column<T>, rows: Vec<RowKey>) -> Self {
+        debug_assert!(column.any().definition().shape.key_reference.is_some(), "{column:?} holds no references");
         self.value(column.any(), Value::Refs(rows))
     }
 }

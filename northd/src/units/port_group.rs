@@ -10,7 +10,6 @@ use crate::address::Printed6;
 use crate::program::{Compiler, Output};
 use crate::source::{AllocatedNumber, Allocation, Cell, references};
 use crate::store::{DesiredRow, Key};
-use crate::units::binding::binding_key;
 use crate::units::read_port;
 
 /// Unit `port-group`.
@@ -20,7 +19,7 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let (mut ipv4, mut ipv6) = (BTreeSet::new(), BTreeSet::new());
     for port in references(cx.read(&Cell(pg::PORTS, key))) {
         let Some(port) = read_port(cx, port) else { continue };
-        by_switch.entry(port.switch).or_default().push(binding_key(&port.name));
+        by_switch.entry(port.switch).or_default().push(port.name.clone());
         for addresses in &port.addresses {
             ipv4.extend(addresses.ipv4.iter().map(ToString::to_string));
             ipv6.extend(addresses.ipv6.iter().map(|a| Printed6(*a).to_string()));
@@ -33,7 +32,7 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
         rows.push(
             DesiredRow::new(sb::port_group::TABLE, Key::Text(own.as_str().into()))
                 .set(sb::port_group::NAME, own)
-                .refs(sb::port_group::PORTS, ports),
+                .set(sb::port_group::PORTS, ports),
         );
     }
     for (suffix, addresses) in [("ip4", ipv4), ("ip6", ipv6)] {
