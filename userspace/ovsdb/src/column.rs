@@ -20,13 +20,24 @@ pub struct AnyColumn {
     index: u16,
 }
 
-impl<T> Column<T> {
-    /// Column number `index` of `table`. Only the generated code has a reason to call this; that `T` fits the
-    /// definition's shape is checked where it is tested that the generated code is current.
+impl<T: ColumnType> Column<T> {
+    /// Column number `index` of `table`. That `T` is the Rust type for the definition's shape is checked when the constant is
+    /// compiled.
     pub const fn new(table: &'static TableDef, index: u16) -> Self {
+        let shape = table.columns[index as usize].shape;
+        assert!(shape.key as u8 == T::KEY as u8, "the column's elements have another type");
+        assert!(shape.multiplicity as u8 == T::MULTIPLICITY as u8, "the column holds another number of elements");
+        let same_value = match (shape.value, T::VALUE) {
+            (None, None) => true,
+            (Some(defined), Some(stated)) => defined as u8 == stated as u8,
+            _ => false,
+        };
+        assert!(same_value, "the column's map values have another type");
         Column { any: AnyColumn::new(table, index), value: PhantomData }
     }
+}
 
+impl<T> Column<T> {
     /// This column without its Rust type.
     pub const fn any(self) -> AnyColumn {
         self.any

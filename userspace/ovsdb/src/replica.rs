@@ -87,11 +87,9 @@ impl RowChange {
                 let columns = old.layout().columns().iter().zip(old.data().iter().zip(new.data()));
                 columns.filter(|(_, (old, new))| old != new).map(|(column, _)| column.index).collect()
             }
-            (Some(old), Some(new)) => table
-                .all_columns()
-                .filter(|&column| old.datum(column) != new.datum(column))
-                .map(AnyColumn::index)
-                .collect(),
+            (Some(old), Some(new)) => {
+                table.all_columns().filter(|&column| !old.reads_as(new, column)).map(AnyColumn::index).collect()
+            }
             _ => some.columns().map(|(column, _)| column.index()).collect(),
         };
         (old.is_none() || new.is_none() || !ColumnSet::is_empty(changed)).then_some(RowChange {

@@ -60,6 +60,15 @@ impl Row {
             .map(move |(column, datum)| (AnyColumn::new(table, column.index), datum))
     }
 
+    /// Whether a column reads the same in both, which may have different layouts: a column that one of them lacks reads as
+    /// the default.
+    pub(crate) fn reads_as(&self, other: &Row, column: AnyColumn) -> bool {
+        let (mine, theirs) = (self.datum(column), other.datum(column));
+        mine == theirs
+            || (mine.is_empty() && *theirs == column.default_datum())
+            || (theirs.is_empty() && *mine == column.default_datum())
+    }
+
     pub(crate) fn layout(&self) -> &Arc<TableLayout> {
         &self.layout
     }
@@ -70,7 +79,7 @@ impl Row {
 }
 
 impl PartialEq for Row {
-    /// Equal when identifier, table and every column's value are; a column that one of them lacks counts as empty.
+    /// Equal when identifier, table and every column's value are; a column that one of them lacks counts as its default.
     fn eq(&self, other: &Self) -> bool {
         if self.uuid != other.uuid || self.table() != other.table() {
             return false;
@@ -78,7 +87,7 @@ impl PartialEq for Row {
         if Arc::ptr_eq(&self.layout, &other.layout) {
             return self.data == other.data;
         }
-        self.table().all_columns().all(|column| self.datum(column) == other.datum(column))
+        self.table().all_columns().all(|column| self.reads_as(other, column))
     }
 }
 

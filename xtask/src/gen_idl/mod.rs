@@ -133,4 +133,27 @@ mod tests {
             assert_eq!(load(&path).unwrap().to_text(), std::fs::read_to_string(&path).unwrap(), "{}", path.display());
         }
     }
+
+    #[test]
+    fn installed_schemas_have_no_table_or_column_that_the_definitions_lack() {
+        let schema = workspace::root().join("userspace/schema");
+        for (module, file) in [
+            ("nb", oxbow_testkit::ovsdb::NB_SCHEMA),
+            ("sb", oxbow_testkit::ovsdb::SB_SCHEMA),
+            ("ovs", oxbow_testkit::ovsdb::VSWITCH_SCHEMA),
+        ] {
+            let text =
+                std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file} of Debian's packages: {error}"));
+            let mut database = load(&definition_path(&schema, module)).unwrap();
+            let before = database.to_text();
+            database.merge(Database::from_ovsschema(&text).unwrap());
+            // A server of another version adds itself to the list of versions and nothing else.
+            let tables = |text: &str| text.split_once("\n\n").map(|(_, tables)| tables.to_owned());
+            assert_eq!(
+                tables(&database.to_text()),
+                tables(&before),
+                "import {file} with `cargo xtask gen-idl --import`"
+            );
+        }
+    }
 }

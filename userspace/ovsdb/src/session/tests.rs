@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fake_server::{I, Kind, REFS, Rig, Stored, TABLE};
+use super::fake_server::{I, Kind, REFS, Rig, S, Stored, TABLE};
 use super::{LockRequest, SessionConfig};
 use crate::{Clause, Condition, Function, Transaction, TransactionId, Uuid};
 
@@ -19,7 +19,7 @@ fn set_condition(rig: &mut Rig, number: u64, condition: Condition) {
 
 fn insertion(text: &str) -> Transaction {
     let mut txn = Transaction::new(&super::fake_server::DATABASE);
-    txn.insert(&TABLE).set(super::fake_server::S, text);
+    txn.insert(&TABLE).set(S, text);
     txn
 }
 
@@ -316,15 +316,15 @@ fn a_leader_that_steps_down_is_left_by_those_who_need_one() {
 #[test]
 fn a_canceled_monitor_is_made_anew_with_the_columns_there_are_now() {
     let mut rig = Rig::new(Kind::Clustered, |_| ());
-    rig.server.columns = vec!["i", "s"];
-    rig.server.commit(vec![(Uuid::from_u128(1), Some(Stored::new(1, "kept")))]);
+    rig.server.columns = vec!["i"];
+    rig.server.commit(vec![(Uuid::from_u128(1), Some(Stored::new(1, "")))]);
     rig.run();
-    assert!(!rig.replica.has_column(REFS));
+    assert!(!rig.replica.has_column(REFS) && !rig.replica.has_column(S));
     rig.changes.clear();
     rig.server.columns = vec!["i", "refs", "s"];
     rig.server.cancel_monitor();
     rig.run();
-    assert!(rig.replica.has_column(REFS));
+    assert!(rig.replica.has_column(REFS) && rig.replica.has_column(S));
     assert!(resumed_from(&rig).is_zero());
     assert_eq!(rig.changes, []);
     assert_eq!(rig.events.iter().filter(|event| event.starts_with("Synchronized")).count(), 1);
@@ -477,9 +477,9 @@ fn history_with_cut(kind: Kind, seed: u64, cut: usize) -> bool {
 fn a_disconnect_at_any_message_boundary_loses_nothing_and_invents_nothing() {
     let mut histories = 0;
     for kind in [Kind::Clustered, Kind::Standalone, Kind::CondOnly, Kind::Plain] {
-        for seed in 1..=25 {
+        for seed in 1..=16 {
             histories += (0..).take_while(|&cut| history_with_cut(kind, seed, cut)).count();
         }
     }
-    assert!(histories > 1000, "only {histories} histories had a cut");
+    assert!(histories > 600, "only {histories} histories had a cut");
 }
