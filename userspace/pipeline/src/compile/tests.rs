@@ -124,6 +124,22 @@ fn unreachable_conntrack_is_no_problem_until_something_leads_to_it() {
 }
 
 #[test]
+fn registers_are_followed_through_copies_and_conditions() {
+    let mut flows = forwarding(1);
+    flows.push(ingress(10, 0, 10, "tcp.dst == 80", "reg0[0] = 1; next;"));
+    flows.push(ingress(11, 1, 10, "reg0[0] == 1", "reg1[7] = reg0[0]; reg2 = 0xff; reg0[9] <-> reg2[3]; next;"));
+    flows.push(ingress(12, 2, 10, "reg1[7] == 1 && reg0[9] == 1 && reg2[3] == 0 && reg2[4] == 1", "drop;"));
+    // Set nowhere on any path: dead, and no problem.
+    flows.push(ingress(13, 2, 20, "reg1[6] == 1", "ct_next;"));
+    let compiler = switch(flows);
+    assert_eq!(compiler.problems(), []);
+    assert_eq!(dropped(&compiler, &tcp([10, 0, 0, 1], 80)), [Reason::LogicalFlow]);
+    assert_eq!(from_a(&compiler, &tcp([10, 0, 0, 1], 81)).outputs.len(), 1);
+    let last = compiler.program().tables().filter(|t| (t.pipeline, t.stage) == (Pipeline::Ingress, 2));
+    assert_eq!(last.flat_map(|table| compiler.program().rules(table)).count(), 2);
+}
+
+#[test]
 fn a_flow_whose_match_does_not_compile_is_left_out_or_closes_its_table() {
     let mut flows = forwarding(1);
     flows.push(ingress(10, 1, 5, "ip4.src == nonsense", "next;"));
@@ -330,7 +346,7 @@ const PORT_GROUPS: [&str; 3] = ["1_pg", "2_pg", "1_other"];
 const SECURITY: [&[&str]; 3] = [&[], &["00:00:00:00:00:01 10.0.0.1"], &["00:00:00:00:00:01", "junk"]];
 
 /// Stage, priority, match, actions; the first half for ingress.
-const FLOWS: [(u8, u16, &str, &str); 34] = [
+const FLOWS: [(u8, u16, &str, &str); 36] = [
     (0, 100, "vlan.present", "drop;"),
     (0, 50, "1", "reg0[15] = check_in_port_sec(); next;"),
     (0, 0, "1", "next;"),
@@ -340,6 +356,8 @@ const FLOWS: [(u8, u16, &str, &str); 34] = [
     (2, 100, "reg0[0] == 1 && reg0[1] == 0", "ct_next;"),
     (2, 90, "reg0[0] == 1", "reg1 = 5; reg0[2] = reg1[0]; next;"),
     (2, 0, "1", "next;"),
+    (2, 95, "reg0[0] == 1", "reg0[2] = reg0[0]; next;"),
+    (2, 10, "tcp.dst == 80 && ip4.src != $as1", "drop;"),
     (2, 10, "ip4.src == $as1", "drop;"),
     (2, 10, "ip4.src == $as1 && ip4.dst == {$as2, 10.0.0.2}", "drop;"),
     (2, 10, "ip4.src != $as2", "next;"),
@@ -366,7 +384,7 @@ const FLOWS: [(u8, u16, &str, &str); 34] = [
     (2, 0, "1", "output;"),
     (2, 0, "outport != 0", "output;"),
 ];
-const FIRST_EGRESS: usize = 25;
+const FIRST_EGRESS: usize = 27;
 
 fn pool(n: u128, choice: usize) -> FlowRow {
     let (stage, priority, matches, actions) = FLOWS[choice % FLOWS.len()];
@@ -382,7 +400,7 @@ fn change() -> impl Strategy<Value = Change> {
         12 => flow.prop_map(|(n, choice)| Change::Flow(n, choice)),
         3 => (1..=2_u32, 0..5_usize, 0..9_usize).prop_map(|(key, name, how)| Change::Port(key, name, how)),
         1 => (1..=2_u32, any::<bool>()).prop_map(|(key, there)| Change::Group(key, there)),
-        3 => (0..2_usize, 0..6_usize, any::<bool>()).prop_map(|(set, member, there)| Change::Set(set, member, there)),
+        10 => (0..2_usize, 0..6_usize, any::<bool>()).prop_map(|(set, member, there)| Change::Set(set, member, there)),
         1 => (0..2_usize).prop_map(Change::ForgetSet),
         2 => (0..3_usize, 0..4_usize, any::<bool>()).prop_map(|(group, port, there)| Change::PortGroup(group, port, there)),
     ]
