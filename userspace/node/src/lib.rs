@@ -21,10 +21,15 @@
 //! | [`dataplane`] | what all this needs of the kernel side |
 
 pub mod claim;
+pub mod commands;
+pub mod conditions;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
+pub mod engine;
 pub mod fdb;
 pub mod generation;
+pub mod kernel;
 pub mod link;
 pub mod locality;
 pub mod netlink;
@@ -32,5 +37,8 @@ pub mod registration;
 pub mod rows;
 pub mod switchd;
 pub mod tunnels;
+pub mod view;
 pub mod vif;
+pub mod world;
+pub mod writes;
 pub mod zones;

@@ -1,6 +1,10 @@
 //! What the daemon needs of the kernel side. The eBPF backend implements it; tests use [`fake::Fake`].
 
+pub mod ebpf;
+
+use oxbow_pipeline::ir::{Changes, Program};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 /// Tunnel keys of a logical port: datapath (24 bits), port (15 bits).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,7 +16,7 @@ pub struct LogicalPort {
 }
 
 /// A logical port that is served on a device of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LocalVif {
     /// Name of the logical port.
     pub name: String,
@@ -156,10 +160,64 @@ pub trait Devices {
     fn taken_over(&self) -> Vec<u32>;
 }
 
+/// The whole kernel side: devices, the program that they run, peers, learned addresses.
+pub trait Dataplane: Devices {
+    /// Makes the peers exactly these. True when something changed, which the next [`Dataplane::commit`] puts in force.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError>;
+
+    /// Puts a difference in force, whole, as one version. After an error the version before is in force, and a later call, also
+    /// with an empty difference, tries again.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn commit(&mut self, program: &Program, changes: &Changes) -> Result<(), DataplaneError>;
+
+    /// Lets the attached devices run what was committed. Until then devices that a former process served go on with its policy, and others
+    /// pass nothing.
+    ///
+    /// # Errors
+    /// What attaching says.
+    fn activate(&mut self) -> Result<(), DataplaneError>;
+
+    /// Whether [`Dataplane::activate`] has been called.
+    fn is_active(&self) -> bool;
+
+    /// A descriptor that is readable when there are events.
+    fn event_descriptor(&self) -> Option<OwnedFd>;
+
+    /// Takes the events that wait.
+    fn events(&mut self) -> Vec<Event>;
+
+    /// Something to do when nothing else is: give memory of old versions back, forget addresses that nobody uses.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn tidy(&mut self) -> Result<(), DataplaneError>;
+
+    /// Flows that could not be held as they are: number of the logical flow, what is wrong.
+    fn problems(&self) -> Vec<(u32, String)>;
+
+    /// How the programs are attached and how full the maps are, for people.
+    fn describe(&mut self) -> String;
+
+    /// Removes everything from the kernel.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    fn remove_everything(self: Box<Self>) -> Result<(), DataplaneError>;
+}
+
+/// Makes the dataplane of a hypervisor, by its system-id.
+pub type Opener = Box<dyn FnMut(&str) -> Result<Box<dyn Dataplane>, DataplaneError> + Send>;
+
 pub mod fake {
     //! A dataplane that only remembers: for tests of everything above it.
 
-    use super::{DataplaneError, Devices};
+    use super::{Dataplane, DataplaneError, Devices, Event, Peer};
+    use oxbow_pipeline::ir::{Changes, Program};
     use std::collections::{BTreeMap, BTreeSet};
 
     /// The fake.
@@ -173,6 +231,58 @@ pub mod fake {
         pub refuse: BTreeMap<u32, String>,
         /// Devices found attached at start.
         pub inherited: Vec<u32>,
+        /// Peers as last set.
+        pub peers: Vec<Peer>,
+        /// Commits so far.
+        pub commits: u64,
+        /// Whether it was activated.
+        pub active: bool,
+    }
+
+    impl Dataplane for Fake {
+        fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError> {
+            let changed = self.peers != peers;
+            self.peers = peers.to_vec();
+            Ok(changed)
+        }
+
+        fn commit(&mut self, _program: &Program, _changes: &Changes) -> Result<(), DataplaneError> {
+            self.commits += 1;
+            Ok(())
+        }
+
+        fn activate(&mut self) -> Result<(), DataplaneError> {
+            self.active = true;
+            Ok(())
+        }
+
+        fn is_active(&self) -> bool {
+            self.active
+        }
+
+        fn event_descriptor(&self) -> Option<std::os::fd::OwnedFd> {
+            None
+        }
+
+        fn events(&mut self) -> Vec<Event> {
+            Vec::new()
+        }
+
+        fn tidy(&mut self) -> Result<(), DataplaneError> {
+            Ok(())
+        }
+
+        fn problems(&self) -> Vec<(u32, String)> {
+            Vec::new()
+        }
+
+        fn describe(&mut self) -> String {
+            format!("no dataplane: {} devices, {} peers, {} commits", self.vifs.len(), self.peers.len(), self.commits)
+        }
+
+        fn remove_everything(self: Box<Self>) -> Result<(), DataplaneError> {
+            Ok(())
+        }
     }
 
     impl Devices for Fake {

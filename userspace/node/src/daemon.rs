@@ -1,0 +1,574 @@
+//! The event loop: two databases, the kernel, the control socket, the clock.
+
+use crate::commands::{Command, commands};
+use crate::config::Identity;
+use crate::dataplane::ebpf::{Ebpf, Location};
+use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
+use crate::engine::{Engine, LFLOW_RUN, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
+use crate::kernel::Kernel;
+use crate::view::{SslRow, ovs_columns, sb_tables};
+use anyhow::Context as _;
+use oxbow_daemon::options::{DaemonOptions, SslOptions};
+use oxbow_daemon::unixctl::Request;
+use oxbow_daemon::{Daemon, Termination, coverage, identity, memory, pidfile};
+use oxbow_ovsdb::{Client, ClientConfig, Event, TlsFiles};
+use oxbow_schema::{ovs, sb};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::Receiver;
+
+/// Log modules of this daemon.
+pub const MODULES: &[&str] =
+    &["main", "binding", "bridge", "chassis", "dataplane", "drops", "netlink", "ovsdb_idl", "reconnect", "tunnel"];
+
+/// Log modules that only ovn-controller has: levels for them are accepted.
+pub const FOREIGN_MODULES: &[&str] = &[
+    "acl_log",
+    "bfd",
+    "encaps",
+    "if_status",
+    "inc_proc_eng",
+    "jsonrpc",
+    "lflow",
+    "ofctrl",
+    "patch",
+    "physical",
+    "pinctrl",
+    "rconn",
+    "stream_ssl",
+    "vconn",
+    "vif_plug",
+];
+
+/// Milliseconds that a probe of an idle Southbound session waits unless `ovn-remote-probe-interval` says otherwise.
+const PROBE: Duration = Duration::from_secs(5);
+/// How long `exit` waits for the databases to take the farewell.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The command line.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(about = "OVN controller whose hypervisor forwards in eBPF")]
+pub struct Options {
+    /// Open_vSwitch database of this host [default: unix:<OVS_RUNDIR>/db.sock]
+    pub database: Option<String>,
+    /// Name of this chassis, instead of external_ids:system-id
+    #[arg(short = 'n', long = "chassis", value_name = "SYSTEM-ID")]
+    pub chassis: Option<String>,
+    /// Mount point of the bpf file system that pins live in
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// The eBPF object [default: oxbow-datapath.o beside the executable, then in /usr/lib/oxbow]
+    #[arg(long, value_name = "FILE", env = "OXBOW_BPF_OBJECT")]
+    pub bpf_object: Option<PathBuf>,
+    /// Attach programs by clsact even where the kernel has tcx
+    #[arg(long)]
+    pub force_clsact: bool,
+    /// Do everything but program the kernel: no packet is forwarded
+    #[arg(long)]
+    pub no_dataplane: bool,
+    /// Accepted for compatibility, without effect
+    #[arg(long, hide = true)]
+    pub enable_dummy_vif_plug: bool,
+    /// Accepted for compatibility, without effect
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    pub dump_inc_proc_graph: Option<Option<String>>,
+    /// Process, logging and TLS.
+    #[command(flatten)]
+    pub daemon: DaemonOptions,
+}
+
+/// Runs the daemon to its end. To be called before any thread was started.
+///
+/// # Errors
+/// What keeps the process from running at all: no runtime, no netlink, no control socket.
+pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Termination)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let why = runtime.block_on(serve(&mut daemon, options))?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok((daemon, why))
+}
+
+async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
+    coverage::register(&[&LFLOW_RUN, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
+    let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
+    let missing = missing_capabilities();
+    let kernel = Kernel::open().with_context(|| match missing.is_empty() {
+        true => "cannot talk to the kernel".to_owned(),
+        false => missing.join("; "),
+    })?;
+    let settings = Settings {
+        identity: Identity { option: options.chassis.clone(), file: override_file(&daemon.dirs.ovn_sysconf) },
+        host_name: host_name(),
+        internal_version: identity::OVN_INTERNAL_VERSION.to_owned(),
+        started_ms: wall_ms(),
+    };
+    let mut engine = Engine::new(settings, kernel, opener(options));
+    engine.set_process_problems(missing);
+    let remote = options.database.clone().unwrap_or_else(|| daemon.dirs.default_ovs_remote());
+    let remote = daemon.dirs.resolve_remotes(&remote);
+    let mut config = ClientConfig::new(ovs::DATABASE, remote.clone()).monitor_columns(ovs_columns());
+    config.tls = tls_files(&options.daemon.ssl.absolute(), None);
+    tracing::info!(target: "main", "Open_vSwitch database at {remote}");
+    let ovs_client = Client::start(config);
+    daemon.ready().context("cannot detach")?;
+    let node = Node {
+        engine,
+        ovs: ovs_client,
+        sb: None,
+        ssl: options.daemon.ssl.absolute(),
+        vswitchd_pidfile: daemon.dirs.ovs_run.join("ovs-vswitchd.pid"),
+        epoch: Instant::now(),
+        wake: Instant::now(),
+        events: None,
+        events_serial: 0,
+        told_status: [None, None],
+    };
+    Ok(node.run(daemon, requests).await)
+}
+
+fn opener(options: &Options) -> Opener {
+    if options.no_dataplane {
+        tracing::warn!(target: "main", "--no-dataplane: no packet will be forwarded");
+        return Box::new(|_| Ok(Box::<Fake>::default() as Box<dyn Dataplane>));
+    }
+    let location = Location {
+        object: options.bpf_object.clone(),
+        bpffs: options.bpffs.clone(),
+        force_clsact: options.force_clsact,
+    };
+    Box::new(move |system_id| -> Result<Box<dyn Dataplane>, DataplaneError> {
+        Ok(Box::new(Ebpf::open(&location, system_id)?) as Box<dyn Dataplane>)
+    })
+}
+
+/// The first line of `system-id-override`.
+fn override_file(directory: &Path) -> Option<String> {
+    let path = directory.join("system-id-override");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.lines().next().map(str::to_owned),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(target: "main", "cannot read {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+/// Capabilities that the daemon needs and does not have, a sentence each (capabilities(7)).
+fn missing_capabilities() -> Vec<String> {
+    const NEEDED: [(u32, &str, &str); 3] = [
+        (12, "CAP_NET_ADMIN", "devices and neighbours"),
+        (38, "CAP_PERFMON", "eBPF programs that use pointers"),
+        (39, "CAP_BPF", "eBPF programs and maps"),
+    ];
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Vec::new() };
+    missing_of(&status, &NEEDED)
+}
+
+fn missing_of(status: &str, needed: &[(u32, &str, &str)]) -> Vec<String> {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(effective) = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else { return Vec::new() };
+    needed
+        .iter()
+        // CAP_SYS_ADMIN stands in for the two that were split off it.
+        .filter(|(bit, ..)| effective & (1 << bit) == 0 && !(*bit >= 38 && effective & SYS_ADMIN != 0))
+        .map(|(_, name, what)| format!("missing privilege {name}, needed for {what}"))
+        .collect()
+}
+
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The TLS files: those that the database names, else those of the command line.
+fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
+    match row {
+        Some(row) => TlsFiles {
+            private_key: Some(PathBuf::from(&row.private_key)),
+            certificate: Some(PathBuf::from(&row.certificate)),
+            ca_certificate: Some(PathBuf::from(&row.ca_cert)),
+            bootstrap_ca: row.bootstrap,
+        },
+        None => TlsFiles {
+            private_key: options.private_key.clone(),
+            certificate: options.certificate.clone(),
+            ca_certificate: options.ca_cert.clone().or_else(|| options.bootstrap_ca_cert.clone()),
+            bootstrap_ca: options.bootstrap_ca_cert.is_some(),
+        },
+    }
+}
+
+/// The Southbound session and what it was opened with.
+struct Southbound {
+    client: Client,
+    remote: String,
+    tls: TlsFiles,
+    probe: Duration,
+}
+
+/// What the loop owns.
+struct Node {
+    engine: Engine,
+    ovs: Client,
+    sb: Option<Southbound>,
+    ssl: SslOptions,
+    vswitchd_pidfile: PathBuf,
+    epoch: Instant,
+    wake: Instant,
+    events: Option<AsyncFd<OwnedFd>>,
+    events_serial: u64,
+    told_status: [Option<String>; 2],
+}
+
+/// Why the loop woke up.
+enum Wake {
+    Ovs(Event),
+    Sb(Event),
+    Kernel(Result<(), crate::netlink::NetlinkError>),
+    Dataplane,
+    Request(Request<Command>),
+    Clock,
+    End(Termination),
+}
+
+impl Node {
+    async fn run(mut self, daemon: &mut Daemon, mut requests: Receiver<Request<Command>>) -> Termination {
+        self.look_for_vswitchd();
+        let mut vswitchd_at = Instant::now();
+        loop {
+            let wake = self.wait(daemon, &mut requests).await;
+            match wake {
+                Wake::Ovs(event) => {
+                    self.ovs_event(event);
+                    while let Some(event) = self.ovs.try_next() {
+                        self.ovs_event(event);
+                    }
+                }
+                Wake::Sb(event) => {
+                    self.sb_event(event);
+                    while let Some(event) = self.sb.as_mut().and_then(|sb| sb.client.try_next()) {
+                        self.sb_event(event);
+                    }
+                }
+                Wake::Kernel(result) => {
+                    if let Err(error) = result.and_then(|()| self.engine.kernel.follow().map(|_| ())) {
+                        tracing::error!(target: "netlink", "{error}");
+                    }
+                }
+                Wake::Dataplane | Wake::Clock => {}
+                Wake::Request(Request { command: Command::Exit { restart }, reply }) => {
+                    if !restart {
+                        self.farewell().await;
+                    }
+                    reply.send_and_wait(Ok(String::new())).await;
+                    return Termination::Exit;
+                }
+                Wake::Request(request) => self.answer(request),
+                Wake::End(why) => return why,
+            }
+            if vswitchd_at.elapsed() >= PROBE {
+                vswitchd_at = Instant::now();
+                self.look_for_vswitchd();
+            }
+            self.step();
+        }
+    }
+
+    async fn wait(&mut self, daemon: &mut Daemon, requests: &mut Receiver<Request<Command>>) -> Wake {
+        let sb = self.sb.as_mut();
+        let events = self.events.as_ref();
+        tokio::select! {
+            event = self.ovs.next() => Wake::Ovs(event),
+            event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => Wake::Sb(event),
+            result = self.engine.kernel.ready() => Wake::Kernel(result),
+            () = async {
+                match events {
+                    // What is readable is read whole by the step that follows.
+                    Some(events) => match events.readable().await { Ok(mut guard) => guard.clear_ready(), Err(_) => std::future::pending().await },
+                    None => std::future::pending().await,
+                }
+            } => Wake::Dataplane,
+            Some(request) = requests.recv() => Wake::Request(request),
+            () = tokio::time::sleep_until(self.wake.into()) => Wake::Clock,
+            why = daemon.terminated() => Wake::End(why),
+        }
+    }
+
+    fn look_for_vswitchd(&mut self) {
+        match pidfile::owner(&self.vswitchd_pidfile) {
+            Ok(pid) => self.engine.set_vswitchd(pid),
+            Err(error) => tracing::warn!(target: "main", "{error}"),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn ovs_event(&mut self, event: Event) {
+        match event {
+            Event::Updates(changes) => self.engine.ovs_changed(&changes),
+            Event::Connected { remote } => {
+                tracing::info!(target: "reconnect", "{remote}: connected");
+                self.engine.ovs_connected();
+            }
+            Event::Disconnected { remote, reason } => {
+                tracing::warn!(target: "reconnect", "{remote}: connection dropped ({reason})");
+                self.engine.ovs_disconnected();
+            }
+            Event::TransactionDone { outcome, .. } => self.engine.ovs_done(&outcome, self.now_ms()),
+            Event::Lock(_) | Event::ConditionAcknowledged(_) => {}
+        }
+    }
+
+    fn sb_event(&mut self, event: Event) {
+        let now_ms = self.now_ms();
+        let Some(sb) = &self.sb else { return };
+        match event {
+            Event::Updates(changes) => self.engine.sb_changed(&changes),
+            Event::Connected { remote } => {
+                tracing::info!(target: "reconnect", "{remote}: connected");
+                self.engine.sb_connected(sb.client.replica());
+            }
+            Event::Disconnected { remote, reason } => {
+                tracing::warn!(target: "reconnect", "{remote}: connection dropped ({reason})");
+                self.engine.sb_disconnected();
+            }
+            Event::TransactionDone { outcome, .. } => self.engine.sb_done(&outcome, now_ms),
+            Event::ConditionAcknowledged(request) => self.engine.conditions_acknowledged(request),
+            Event::Lock(_) => {}
+        }
+    }
+
+    /// Decides, and hands the decisions out.
+    fn step(&mut self) {
+        let (now_ms, wall) = (self.now_ms(), wall_ms());
+        let replica = self.sb.as_ref().map(|sb| sb.client.replica());
+        let Orders { ovs, sb, conditions, wake_at_ms } = self.engine.step(replica, now_ms, wall);
+        if let Some(transaction) = ovs {
+            self.ovs.transact(transaction);
+        }
+        if let Some(southbound) = &mut self.sb {
+            if let Some(conditions) = conditions {
+                let request = southbound.client.set_conditions(conditions);
+                self.engine.conditions_sent(request);
+            }
+            if let Some(transaction) = sb {
+                southbound.client.transact(transaction);
+            }
+        }
+        self.follow_remote();
+        self.watch_events();
+        self.tell_status();
+        let wait = wake_at_ms.map_or(PROBE, |at| Duration::from_millis(at.saturating_sub(now_ms)));
+        self.wake = Instant::now() + wait;
+    }
+
+    /// Connects where `ovn-remote` says, with the files that are in force, from now on.
+    fn follow_remote(&mut self) {
+        let Some(config) = self.engine.config() else { return };
+        let probe = config.probe_interval_ms.map_or(PROBE, Duration::from_millis);
+        let tls = tls_files(&self.ssl, self.engine.ssl_files());
+        match (config.remote.clone(), &mut self.sb) {
+            (None, _) => {}
+            (Some(remote), None) => {
+                tracing::info!(target: "main", "OVN Southbound database at {remote}");
+                let mut client = ClientConfig::new(sb::DATABASE, remote.clone());
+                client = sb_tables().into_iter().fold(client, ClientConfig::monitor);
+                // Nothing of the big tables until it is known what matters here.
+                let interest = crate::locality::Interest {
+                    system_id: config.system_id.clone(),
+                    everything: config.monitor_all,
+                    ..Default::default()
+                };
+                client.conditions = crate::conditions::conditions(&interest);
+                client.probe_interval = probe;
+                client.tls = tls.clone();
+                self.sb = Some(Southbound { client: Client::start(client), remote, tls, probe });
+            }
+            (Some(remote), Some(sb)) => {
+                if sb.tls != tls {
+                    sb.client.set_tls(tls.clone());
+                    sb.tls = tls;
+                }
+                if sb.remote != remote {
+                    tracing::info!(target: "main", "OVN Southbound database moves from {} to {remote}", sb.remote);
+                    sb.client.set_remotes(&remote);
+                    sb.remote = remote;
+                }
+                if sb.probe != probe {
+                    sb.client.set_probe_interval(probe);
+                    sb.probe = probe;
+                }
+            }
+        }
+    }
+
+    /// Watches the event ring of the dataplane that is open now.
+    fn watch_events(&mut self) {
+        if self.engine.dataplane_serial() == self.events_serial {
+            return;
+        }
+        self.events_serial = self.engine.dataplane_serial();
+        self.events = self.engine.event_descriptor().and_then(|descriptor| {
+            // SAFETY: an `OwnedFd` stays open and the same descriptor as long as it lives.
+            match unsafe { AsyncFd::register(descriptor) } {
+                Ok(events) => Some(events),
+                Err(error) => {
+                    tracing::warn!(target: "dataplane", "cannot watch for events: {error}");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Says once why a database cannot be reached.
+    fn tell_status(&mut self) {
+        let statuses = [Some(self.ovs.status()), self.sb.as_ref().map(|sb| sb.client.status())];
+        for (told, status) in self.told_status.iter_mut().zip(statuses) {
+            let Some(status) = status else { continue };
+            let text = match (status.synchronized, &status.last_error) {
+                (false, Some(error)) => Some(format!("{}: {error}", status.remote.as_deref().unwrap_or("database"))),
+                _ => None,
+            };
+            if let Some(text) = text.as_ref().filter(|text| told.as_ref() != Some(*text)) {
+                tracing::warn!(target: "reconnect", "{text}");
+            }
+            *told = text;
+        }
+        if let Some(sb) = &self.sb {
+            let replica = sb.client.replica();
+            let cells = sb_tables().iter().map(|table| replica.len(table) as u64).sum();
+            memory::set("idl-cells-OVN_Southbound", cells);
+        }
+    }
+
+    fn answer(&mut self, request: Request<Command>) {
+        let Request { command, reply } = request;
+        let synchronized = self.engine.sb_is_synchronized();
+        let status = self.sb.as_ref().map(|sb| sb.client.status());
+        let text = match command {
+            Command::ConnectionStatus => if synchronized { "connected\n" } else { "not connected\n" }.to_owned(),
+            Command::Status => {
+                let connection = if synchronized { "connected" } else { "not connected" };
+                let remote = status.as_ref().and_then(|status| status.remote.as_deref());
+                let error = status.as_ref().and_then(|status| status.last_error.as_deref()).filter(|_| !synchronized);
+                self.engine.status_text(connection, remote, error)
+            }
+            Command::Recompute => {
+                self.engine.recompute();
+                String::new()
+            }
+            Command::ZoneList => self.engine.zone_list(),
+            Command::LocalBindings => self.engine.bindings_text(),
+            Command::LocalDatapaths => self.engine.datapaths_text(),
+            Command::Ports => self.engine.ports_text(),
+            Command::Problems => self.engine.problems_text(),
+            Command::Dataplane => self.engine.dataplane_text(),
+            Command::Pause => {
+                self.engine.set_paused(true);
+                String::new()
+            }
+            Command::Resume => {
+                self.engine.set_paused(false);
+                String::new()
+            }
+            Command::PauseStatus => if self.engine.is_paused() { "paused\n" } else { "running\n" }.to_owned(),
+            Command::DelayReport(seconds) => {
+                self.engine.delay_report(seconds);
+                String::new()
+            }
+            Command::ClusterStateReset => {
+                if let Some(sb) = &mut self.sb {
+                    sb.client.reset_cluster_state();
+                    sb.client.force_reconnect();
+                }
+                String::new()
+            }
+            Command::EngineStats => {
+                let runs = LFLOW_RUN.total();
+                format!("Node: flow_output\n- recompute: {runs:12}\n- compute:   {:12}\n- cancel:    {:12}\n", 0, 0)
+            }
+            Command::CacheStats => self.engine.cache_text(),
+            Command::Nothing | Command::Exit { .. } => String::new(),
+        };
+        reply.ok(text);
+    }
+
+    /// Takes leave: rows first, while the databases still listen, then the kernel.
+    async fn farewell(&mut self) {
+        let (local, south) = self.engine.cleanup();
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        if let Some((sb, transaction)) = self.sb.as_mut().zip(south) {
+            let id = sb.client.transact(transaction);
+            let done = async {
+                loop {
+                    if let Event::TransactionDone { id: done, outcome } = sb.client.next().await
+                        && done == id
+                    {
+                        return outcome;
+                    }
+                }
+            };
+            match tokio::time::timeout_at(deadline, done).await {
+                Ok(outcome) if outcome.is_committed() => {}
+                Ok(outcome) => tracing::warn!(target: "main", "could not leave the Southbound database: {outcome:?}"),
+                Err(_) => tracing::warn!(target: "main", "the Southbound database does not answer; its rows stay"),
+            }
+        }
+        if let Some(transaction) = local {
+            let id = self.ovs.transact(transaction);
+            let done = async {
+                loop {
+                    if let Event::TransactionDone { id: done, outcome } = self.ovs.next().await
+                        && done == id
+                    {
+                        return outcome;
+                    }
+                }
+            };
+            match tokio::time::timeout_at(deadline, done).await {
+                Ok(outcome) if outcome.is_committed() => {}
+                Ok(outcome) => tracing::warn!(target: "main", "could not clean the Open_vSwitch database: {outcome:?}"),
+                Err(_) => tracing::warn!(target: "main", "the Open_vSwitch database does not answer; its keys stay"),
+            }
+        }
+        self.engine.leave_kernel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_privilege_is_named() {
+        let needed = [(12, "CAP_NET_ADMIN", "devices"), (39, "CAP_BPF", "programs")];
+        assert_eq!(missing_of("Name:\tx\nCapEff:\t000001ffffffffff\n", &needed), Vec::<String>::new());
+        let none = missing_of("CapEff:\t0000000000000000\n", &needed);
+        assert_eq!(none.len(), 2);
+        assert!(none[0].contains("CAP_NET_ADMIN") && none[1].contains("CAP_BPF"), "{none:?}");
+        // CAP_SYS_ADMIN has what CAP_BPF was split off from, not CAP_NET_ADMIN.
+        assert_eq!(missing_of("CapEff:\t0000000000200000\n", &needed).len(), 1);
+    }
+
+    #[test]
+    fn the_database_s_tls_files_win() {
+        let options = SslOptions { private_key: Some("/a".into()), ca_cert: Some("/ca".into()), ..Default::default() };
+        assert_eq!(tls_files(&options, None).private_key, Some("/a".into()));
+        let row = SslRow { private_key: "/b".into(), certificate: "/c".into(), ca_cert: "/d".into(), bootstrap: true };
+        let files = tls_files(&options, Some(&row));
+        assert_eq!((files.private_key, files.bootstrap_ca), (Some("/b".into()), true));
+    }
+}

@@ -1,0 +1,356 @@
+//! The eBPF backend as a [`Dataplane`].
+
+use super::{Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
+use oxbow_abi::reason::Reason;
+use oxbow_abi::topology::{
+    Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
+};
+use oxbow_backend_bpf::kernel::{
+    AttachError, Config, Event as KernelEvent, Events, Hook, LoadError, Pins, Role, Sizes,
+};
+use oxbow_backend_bpf::{Backend, CommitError, Limits};
+use oxbow_pipeline::ir::{Changes, ChassisId, Program};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Hints in the kernel's MAC table that no row confirmed are forgotten after this long without use.
+const HINT_AGE_NS: u64 = 300_000_000_000;
+
+/// Where the object and the pins are.
+#[derive(Clone, Debug)]
+pub struct Location {
+    /// ELF object; none = beside the executable, then `/usr/lib/oxbow`.
+    pub object: Option<PathBuf>,
+    /// Mount point of the bpf file system.
+    pub bpffs: PathBuf,
+    /// Attach by clsact even where tcx exists.
+    pub force_clsact: bool,
+}
+
+/// The backend.
+pub struct Ebpf {
+    backend: Backend,
+    events: Option<Events>,
+    peers: BTreeMap<u32, Peer>,
+    inherited: Vec<u32>,
+    active: bool,
+}
+
+impl Ebpf {
+    /// Loads the programs beside what a former process left.
+    ///
+    /// # Errors
+    /// What is missing, in words: the object, a privilege, the bpf file system.
+    pub fn open(location: &Location, system_id: &str) -> Result<Self, DataplaneError> {
+        let object = read_object(location.object.as_deref())?;
+        // Before our own load makes another instance: does a former process' policy serve these devices?
+        let inherited = inherited(&location.bpffs, system_id);
+        let config = Config {
+            bpffs: location.bpffs.clone(),
+            system_id: system_id.to_owned(),
+            object,
+            sizes: Sizes::default(),
+            force_clsact: location.force_clsact,
+        };
+        let limits = Limits { drop_events: true, ..Limits::default() };
+        let mut backend = Backend::open(&config, limits).map_err(|error| load_error(&error))?;
+        if backend.instance().hook() == Hook::Clsact {
+            tracing::info!(target: "dataplane", "this kernel has no tcx (Linux 6.6): programs are attached by clsact");
+        }
+        let events = backend.instance().take_events();
+        Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false })
+    }
+
+    fn attach(&mut self, ifindex: u32, name: &str, role: Role) -> Result<(), DataplaneError> {
+        self.backend.instance().attach(name, ifindex, role).map_err(|error| attach_error(name, &error))
+    }
+
+    fn detach(&mut self, ifindex: u32, role: Role) {
+        if let Err(error) = self.backend.instance().detach(ifindex, role) {
+            tracing::warn!(target: "dataplane", "{}", chain(&error));
+        }
+    }
+}
+
+fn read_object(named: Option<&Path>) -> Result<Vec<u8>, DataplaneError> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(OBJECT)));
+    let candidates: Vec<PathBuf> = match named {
+        Some(path) => vec![path.to_owned()],
+        None => beside.into_iter().chain([Path::new("/usr/lib/oxbow").join(OBJECT)]).collect(),
+    };
+    for path in &candidates {
+        match std::fs::read(path) {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(DataplaneError::Other(format!("cannot read the eBPF object {}: {error}", path.display())));
+            }
+        }
+    }
+    let places: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+    Err(DataplaneError::Other(format!(
+        "there is no eBPF object at {}: run `cargo xtask build-ebpf`",
+        places.join(" or ")
+    )))
+}
+
+/// File name of the object.
+const OBJECT: &str = "oxbow-datapath.o";
+
+fn inherited(bpffs: &Path, system_id: &str) -> Vec<u32> {
+    let Ok(pins) = Pins::open(bpffs, system_id) else { return Vec::new() };
+    if pins.instances().map_or(0, |instances| instances.len()) == 0 {
+        return Vec::new();
+    }
+    let Ok(entries) = std::fs::read_dir(pins.links()) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix("-vif")?.parse().ok()).collect()
+}
+
+/// An error with the errors that caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn load_error(error: &LoadError) -> DataplaneError {
+    DataplaneError::Other(chain(error))
+}
+
+fn attach_error(device: &str, error: &AttachError) -> DataplaneError {
+    let reason = chain(error);
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.raw_os_error() == Some(libc::ENODEV)
+        {
+            return DataplaneError::DeviceGone(device.to_owned());
+        }
+        source = cause.source();
+    }
+    DataplaneError::Attach { device: device.to_owned(), reason }
+}
+
+fn commit_error(error: &CommitError) -> DataplaneError {
+    DataplaneError::Other(chain(error))
+}
+
+fn address(ip: IpAddr) -> Address {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(ip) => {
+            bytes[..4].copy_from_slice(&ip.octets());
+            Address { bytes, family: 4 }
+        }
+        IpAddr::V6(ip) => Address { bytes: ip.octets(), family: 6 },
+    }
+}
+
+/// The kernel's entry for a peer.
+fn encode(peer: &Peer) -> Chassis {
+    let mut flags = 0;
+    for (set, flag) in [
+        (peer.csum, CHASSIS_CSUM),
+        (peer.vxlan, CHASSIS_VXLAN),
+        (peer.tos_inherit, CHASSIS_TOS_INHERIT),
+        (peer.df, CHASSIS_DF),
+        (peer.hop.is_some(), CHASSIS_RESOLVED),
+    ] {
+        flags |= if set { flag } else { 0 };
+    }
+    let mut chassis = Chassis {
+        flags,
+        local: address(peer.local),
+        remote: address(peer.remote),
+        ttl: 64,
+        tos: u32::from(peer.tos),
+        ..Chassis::default()
+    };
+    if let Some(hop) = peer.hop {
+        chassis.ifindex = hop.ifindex;
+        chassis.mtu = hop.mtu;
+        chassis.mac[..6].copy_from_slice(&hop.destination);
+        chassis.mac[6..].copy_from_slice(&hop.source);
+    }
+    chassis
+}
+
+impl Devices for Ebpf {
+    fn attach_vif(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError> {
+        self.attach(ifindex, name, Role::Vif)
+    }
+
+    fn detach_vif(&mut self, ifindex: u32) {
+        self.detach(ifindex, Role::Vif);
+    }
+
+    fn attach_underlay(&mut self, ifindex: u32, name: &str) -> Result<(), DataplaneError> {
+        self.attach(ifindex, name, Role::Underlay)
+    }
+
+    fn detach_underlay(&mut self, ifindex: u32) {
+        self.detach(ifindex, Role::Underlay);
+    }
+
+    fn taken_over(&self) -> Vec<u32> {
+        self.inherited.clone()
+    }
+}
+
+impl Dataplane for Ebpf {
+    fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError> {
+        let wanted: BTreeMap<u32, &Peer> = peers.iter().map(|peer| (peer.index, peer)).collect();
+        let mut changed = false;
+        let gone: Vec<u32> = self.peers.keys().filter(|index| !wanted.contains_key(index)).copied().collect();
+        for index in gone {
+            self.backend.set_chassis(ChassisId(index), None).map_err(|error| commit_error(&error))?;
+            self.peers.remove(&index);
+            changed = true;
+        }
+        for (index, peer) in wanted {
+            if self.peers.get(&index) != Some(peer) {
+                self.backend
+                    .set_chassis(ChassisId(index), Some(&encode(peer)))
+                    .map_err(|error| commit_error(&error))?;
+                self.peers.insert(index, peer.clone());
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    fn commit(&mut self, program: &Program, changes: &Changes) -> Result<(), DataplaneError> {
+        self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
+    }
+
+    fn activate(&mut self) -> Result<(), DataplaneError> {
+        let strays = self.backend.activate().map_err(|error| attach_error("a device", &error))?;
+        self.active = true;
+        for stray in strays {
+            tracing::info!(target: "dataplane", "detached {stray}, which nothing needs any more");
+        }
+        Ok(())
+    }
+
+    fn is_active(&self) -> bool {
+        self.active
+    }
+
+    fn event_descriptor(&self) -> Option<OwnedFd> {
+        let events = self.events.as_ref()?;
+        match events.as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Some(descriptor),
+            Err(error) => {
+                tracing::warn!(target: "dataplane", "cannot watch for events: {error}");
+                None
+            }
+        }
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let mut all = Vec::new();
+        let Some(events) = &mut self.events else { return all };
+        while let Some(event) = events.next() {
+            match event {
+                KernelEvent::Fdb(fdb) => {
+                    let [h0, h1] = (fdb.key.mac_hi as u16).to_be_bytes();
+                    let [l0, l1, l2, l3] = fdb.key.mac_lo.to_be_bytes();
+                    let address = FdbAddress { datapath: fdb.key.datapath, mac: [h0, h1, l0, l1, l2, l3] };
+                    all.push(Event::Learned { address, port: fdb.port });
+                }
+                KernelEvent::NextHop(hop) => all.push(Event::NextHop { peer: hop.chassis }),
+                KernelEvent::Drop(drop) => all.push(Event::Dropped {
+                    reason: Reason::from_number(drop.reason).map_or("unknown", Reason::text),
+                    datapath: drop.datapath,
+                    port: drop.inport,
+                    flow: drop.lflow,
+                }),
+                KernelEvent::Unknown(kind) => tracing::warn!(target: "dataplane", "event of unknown kind {kind}"),
+            }
+        }
+        all
+    }
+
+    fn tidy(&mut self) -> Result<(), DataplaneError> {
+        self.backend.settle().map_err(|error| commit_error(&error))?;
+        self.backend.age_fdb(HINT_AGE_NS).map(|_| ()).map_err(|error| DataplaneError::Other(chain(&error)))
+    }
+
+    fn problems(&self) -> Vec<(u32, String)> {
+        self.backend
+            .problems()
+            .map(|(_, problem)| (problem.lflow.0, format!("{}: {:?}", problem.what, problem.consequence)))
+            .collect()
+    }
+
+    fn describe(&mut self) -> String {
+        let (tables, tuples, rules) = self.backend.occupancy();
+        let version = self.backend.version();
+        let instance = self.backend.instance();
+        let mut text = format!(
+            "version {version}, {}, hook {:?}, {tables} tables, {tuples} tuples, {rules} rule keys\n",
+            if instance.is_active() { "active" } else { "waiting" },
+            instance.hook()
+        );
+        for device in instance.attached() {
+            text.push_str(&format!("attached {} (ifindex {}) as {:?}\n", device.name, device.ifindex, device.role));
+        }
+        match instance.counters.drops() {
+            Ok(drops) => {
+                for drop in drops {
+                    text.push_str(&format!("dropped {} {} packets\n", drop.reason.text(), drop.count.packets));
+                }
+            }
+            Err(error) => text.push_str(&format!("drops: {error}\n")),
+        }
+        text
+    }
+
+    fn remove_everything(self: Box<Self>) -> Result<(), DataplaneError> {
+        self.backend.remove_everything().map_err(|error| DataplaneError::Other(chain(&error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::NextHop;
+
+    #[test]
+    fn a_peer_without_a_next_hop_is_not_resolved() {
+        let mut peer = Peer {
+            index: 1,
+            chassis: "hv2".into(),
+            local: IpAddr::from([192, 0, 2, 1]),
+            remote: IpAddr::from([192, 0, 2, 2]),
+            vxlan: false,
+            csum: true,
+            tos_inherit: false,
+            tos: 4,
+            df: true,
+            hop: None,
+        };
+        let entry = encode(&peer);
+        assert_eq!(entry.flags, CHASSIS_CSUM | CHASSIS_DF);
+        assert_eq!((entry.remote.family, &entry.remote.bytes[..4], entry.tos), (4, &[192, 0, 2, 2][..], 4));
+        peer.hop = Some(NextHop { ifindex: 3, destination: [1; 6], source: [2; 6], mtu: 1500 });
+        let entry = encode(&peer);
+        assert_eq!(entry.flags, CHASSIS_CSUM | CHASSIS_DF | CHASSIS_RESOLVED);
+        assert_eq!((entry.ifindex, entry.mtu, entry.mac), (3, 1500, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]));
+    }
+
+    #[test]
+    fn a_missing_object_is_named_with_what_to_do() {
+        let error = read_object(Some(Path::new("/nowhere/oxbow.o"))).expect_err("it is not there").to_string();
+        assert!(error.contains("/nowhere/oxbow.o") && error.contains("build-ebpf"), "{error}");
+    }
+}

@@ -1,0 +1,709 @@
+//! Everything together, still without sockets to databases: changes in, transactions and conditions out.
+//!
+//! One [`Engine::step`] looks at all that is known and decides; it is called after every batch of changes and when a time it asked for has
+//! come. It writes to the kernel directly (devices, dataplane) and returns what to write to the databases. A write that failed or
+//! was lost is simply decided again.
+
+mod cleanup;
+mod program;
+mod report;
+
+use crate::claim::Me;
+use crate::conditions::conditions;
+use crate::config::{Config, Identity};
+use crate::dataplane::{Dataplane, LocalVif, Opener};
+use crate::fdb::Fdb;
+use crate::generation::{Due, Generations, Progress};
+use crate::kernel::Kernel;
+use crate::locality::{Interest, Watch, local_datapaths};
+use crate::registration::{self, Host};
+use crate::rows::{Chassis, Uuid};
+use crate::switchd;
+use crate::tunnels::{Mesh, Tunnels};
+use crate::view::{OvsView, SbChange, SbView};
+use crate::vif::{Inputs, Outcome as VifOutcome, Ports, Served, Vifs};
+use crate::world::World;
+use crate::writes;
+use crate::zones::{Zones, nat_zone};
+use oxbow_daemon::coverage::Counter;
+use oxbow_ovsdb::{Condition, Outcome, Replica, RowChange, TableDef, Transaction};
+use oxbow_schema::{ovs, sb};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Full computations of the flows that are installed.
+pub static LFLOW_RUN: Counter = Counter::new("lflow_run");
+/// Transactions by how they ended, as ovn-controller counts them.
+pub static TXN_SUCCESS: Counter = Counter::new("txn_success");
+/// Likewise.
+pub static TXN_ERROR: Counter = Counter::new("txn_error");
+/// Likewise.
+pub static TXN_TRY_AGAIN: Counter = Counter::new("txn_try_again");
+
+/// Interval of statistics, retries and other things that happen by the clock.
+pub const TICK_MS: u64 = 5000;
+/// Pause after a refused transaction.
+const RETRY_MS: u64 = 1000;
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Sources of the chassis name other than the database.
+    pub identity: Identity,
+    /// The host's own name.
+    pub host_name: String,
+    /// What northd must call itself under `ovn-match-northd-version`.
+    pub internal_version: String,
+    /// When the process started, milliseconds since the epoch.
+    pub started_ms: u64,
+}
+
+/// What to do outside.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Transaction on Open_vSwitch.
+    pub ovs: Option<Transaction>,
+    /// Transaction on OVN_Southbound.
+    pub sb: Option<Transaction>,
+    /// New monitor conditions; the number that the client gives them goes to [`Engine::conditions_sent`].
+    pub conditions: Option<Vec<(&'static TableDef, Condition)>>,
+    /// When to step again although nothing happened, monotonic milliseconds.
+    pub wake_at_ms: Option<u64>,
+}
+
+/// A connection to a database, as far as decisions depend on it.
+#[derive(Debug, Default)]
+struct Line {
+    /// The replica has been complete once.
+    ever: bool,
+    /// It is being kept up to date.
+    synchronized: bool,
+    /// A transaction is on its way.
+    busy: bool,
+    /// Not before this: the last transaction was refused.
+    retry_at_ms: u64,
+}
+
+impl Line {
+    fn can_write(&self, now_ms: u64) -> bool {
+        self.synchronized && !self.busy && now_ms >= self.retry_at_ms
+    }
+}
+
+/// The hypervisor's state.
+pub struct Engine {
+    settings: Settings,
+    open: Opener,
+    /// The kernel's devices, addresses, routes.
+    pub kernel: Kernel,
+    ovs: OvsView,
+    sb: SbView,
+    ovs_line: Line,
+    sb_line: Line,
+    config: Option<Config>,
+    world: World,
+    rebuild: bool,
+    vifs: Vifs,
+    states: VifOutcome,
+    watch: Watch,
+    pending_interest: Option<Interest>,
+    zones: Zones,
+    zones_restored: bool,
+    tunnels: Tunnels,
+    mesh: Mesh,
+    generations: Generations,
+    fdb: Fdb,
+    unsaved_fdb: Vec<(crate::dataplane::FdbAddress, u32)>,
+    dataplane: Option<Box<dyn Dataplane>>,
+    dataplane_serial: u64,
+    opened_for: Option<String>,
+    open_error: Option<String>,
+    taken_over: BTreeSet<u32>,
+    attached: BTreeMap<u32, Result<(), String>>,
+    underlays: BTreeSet<u32>,
+    committed: HashSet<LocalVif>,
+    commit_error: Option<String>,
+    retry_kernel_at_ms: u64,
+    chassis_taken: BTreeSet<String>,
+    registered_as: Option<String>,
+    vswitchd: Option<i32>,
+    paused: bool,
+    next_tick_ms: u64,
+    tick: bool,
+    problems: BTreeMap<&'static str, Vec<String>>,
+    fdb_has_timestamp: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).field("states", &self.states.states).finish()
+    }
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(settings: Settings, kernel: Kernel, open: Opener) -> Self {
+        Engine {
+            settings,
+            open,
+            kernel,
+            ovs: OvsView::default(),
+            sb: SbView::default(),
+            ovs_line: Line::default(),
+            sb_line: Line::default(),
+            config: None,
+            world: World::default(),
+            rebuild: false,
+            vifs: Vifs::default(),
+            states: VifOutcome::default(),
+            watch: Watch::default(),
+            pending_interest: None,
+            zones: Zones::default(),
+            zones_restored: false,
+            tunnels: Tunnels::default(),
+            mesh: Mesh::default(),
+            generations: Generations::default(),
+            fdb: Fdb::default(),
+            unsaved_fdb: Vec::new(),
+            dataplane: None,
+            dataplane_serial: 0,
+            opened_for: None,
+            open_error: None,
+            taken_over: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            underlays: BTreeSet::new(),
+            committed: HashSet::new(),
+            commit_error: None,
+            retry_kernel_at_ms: 0,
+            chassis_taken: BTreeSet::new(),
+            registered_as: None,
+            vswitchd: None,
+            paused: false,
+            next_tick_ms: 0,
+            tick: false,
+            problems: BTreeMap::new(),
+            fdb_has_timestamp: false,
+        }
+    }
+
+    /// The configuration in force, once the database has been read.
+    pub fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    /// TLS files that the database names.
+    pub fn ssl_files(&self) -> Option<&crate::view::SslRow> {
+        self.ovs.ssl_files()
+    }
+
+    /// Says whether an ovs-vswitchd runs beside us, by its pid: its duties are then left to it.
+    pub fn set_vswitchd(&mut self, pid: Option<i32>) {
+        if self.vswitchd != pid {
+            match pid {
+                Some(pid) => {
+                    tracing::info!(target: "main", "ovs-vswitchd runs as pid {pid}: ports' numbers and states are left to it")
+                }
+                None => tracing::info!(target: "main", "no ovs-vswitchd runs: its database is served from here"),
+            }
+        }
+        self.vswitchd = pid;
+    }
+
+    /// Changes of Open_vSwitch.
+    pub fn ovs_changed(&mut self, changes: &[RowChange]) {
+        for change in changes {
+            self.ovs.apply(change);
+        }
+    }
+
+    /// Open_vSwitch is synchronised.
+    pub fn ovs_connected(&mut self) {
+        if !self.ovs_line.ever {
+            self.ovs.settle_ages();
+        }
+        self.ovs_line = Line { ever: true, synchronized: true, ..Line::default() };
+    }
+
+    /// It is not any more.
+    pub fn ovs_disconnected(&mut self) {
+        self.ovs_line.synchronized = false;
+        self.ovs_line.busy = false;
+    }
+
+    /// Changes of OVN_Southbound.
+    pub fn sb_changed(&mut self, changes: &[RowChange]) {
+        for change in changes {
+            if self.sb.apply(change) == SbChange::Rekeyed {
+                self.rebuild = true;
+            }
+        }
+        self.world.follow(&self.sb, changes);
+    }
+
+    /// OVN_Southbound is synchronised.
+    pub fn sb_connected(&mut self, replica: &Replica) {
+        self.sb_line = Line { ever: true, synchronized: true, ..Line::default() };
+        self.fdb_has_timestamp = replica.has_column(sb::fdb::TIMESTAMP);
+    }
+
+    /// It is not any more; what was received stays in force.
+    pub fn sb_disconnected(&mut self) {
+        self.sb_line.synchronized = false;
+        self.sb_line.busy = false;
+    }
+
+    /// Another Southbound database from now on: nothing of the old one holds.
+    pub fn sb_replaced(&mut self) {
+        self.sb_line = Line::default();
+        self.watch = Watch::default();
+    }
+
+    /// Whether the Southbound replica is kept up to date.
+    pub fn sb_is_synchronized(&self) -> bool {
+        self.sb_line.synchronized
+    }
+
+    /// The conditions of the last [`Orders`] were sent as request number `request`.
+    pub fn conditions_sent(&mut self, request: u64) {
+        if let Some(interest) = self.pending_interest.take() {
+            self.watch.sent(interest, request);
+        }
+    }
+
+    /// The server has answered request number `request`.
+    pub fn conditions_acknowledged(&mut self, request: u64) {
+        self.watch.acknowledged(request);
+    }
+
+    /// Something about the process itself that people should know; an empty list = nothing any more.
+    pub fn set_process_problems(&mut self, problems: Vec<String>) {
+        self.tell("process", problems);
+    }
+
+    /// A transaction on Open_vSwitch ended.
+    pub fn ovs_done(&mut self, outcome: &Outcome, now_ms: u64) {
+        self.ovs_line.busy = false;
+        self.ovs_line.retry_at_ms = retry_at(outcome, "Open_vSwitch", now_ms);
+    }
+
+    /// A transaction on OVN_Southbound ended.
+    pub fn sb_done(&mut self, outcome: &Outcome, now_ms: u64) {
+        self.sb_line.busy = false;
+        self.sb_line.retry_at_ms = retry_at(outcome, "OVN_Southbound", now_ms);
+        let unsaved = std::mem::take(&mut self.unsaved_fdb);
+        if !outcome.is_committed() {
+            for (address, port) in unsaved {
+                self.fdb.learned(address, port);
+            }
+        }
+    }
+
+    /// Looks at everything and decides.
+    pub fn step(&mut self, replica: Option<&Replica>, now_ms: u64, wall_ms: u64) -> Orders {
+        let mut orders = Orders::default();
+        if !self.ovs_line.ever {
+            return orders;
+        }
+        self.tick = now_ms >= self.next_tick_ms;
+        if self.tick {
+            self.next_tick_ms = now_ms + TICK_MS;
+            if let Err(error) = self.kernel.read_links() {
+                tracing::error!(target: "netlink", "cannot read the devices: {error}");
+            }
+        }
+        self.read_config();
+        let mut local = Transaction::new(ovs::DATABASE);
+        self.serve_switch(&mut local);
+        self.open_dataplane(replica, now_ms);
+        self.follow_events();
+        let may_process = self.may_process();
+        if self.sb_line.ever && may_process {
+            let mut south = Transaction::new(sb::DATABASE);
+            self.serve_southbound(&mut local, &mut south, &mut orders, now_ms, wall_ms);
+            if !south.is_empty() && self.sb_line.can_write(now_ms) {
+                self.sb_line.busy = true;
+                orders.sb = Some(south);
+            }
+        }
+        if !local.is_empty() && self.ovs_line.can_write(now_ms) {
+            self.ovs_line.busy = true;
+            orders.ovs = Some(local);
+        }
+        let times = [
+            Some(self.next_tick_ms),
+            orders.wake_at_ms,
+            self.fdb.wake_at_ms(),
+            Some(self.ovs_line.retry_at_ms).filter(|at| *at > now_ms),
+            Some(self.sb_line.retry_at_ms).filter(|at| *at > now_ms),
+            Some(self.retry_kernel_at_ms).filter(|at| *at > now_ms),
+        ];
+        orders.wake_at_ms = times.into_iter().flatten().min();
+        orders
+    }
+
+    fn read_config(&mut self) {
+        let Some(row) = &self.ovs.switch else { return };
+        let config = Config::read(row, &self.settings.identity, &self.settings.host_name);
+        self.tell("configuration", config.problems.clone());
+        if self.config.as_ref() != Some(&config) {
+            if let (Some(old), Some(new)) =
+                (self.config.as_ref().and_then(|config| config.system_id.as_ref()), config.system_id.as_ref())
+                && old != new
+            {
+                tracing::warn!(target: "chassis", "system-id changed from {old} to {new}");
+            }
+            self.config = Some(config);
+        }
+    }
+
+    /// `debug/pause`, and `ovn-match-northd-version`.
+    fn may_process(&mut self) -> bool {
+        let config = self.config.as_ref();
+        let mut mismatch = Vec::new();
+        if config.is_some_and(|config| config.match_northd_version)
+            && let Some(global) = &self.sb.global
+        {
+            let theirs = global.options.get("northd_internal_version").map_or("", String::as_str);
+            if theirs != self.settings.internal_version {
+                mismatch.push(format!(
+                    "controller version - {} mismatch with northd version - {theirs}",
+                    self.settings.internal_version
+                ));
+            }
+        }
+        let fits = mismatch.is_empty();
+        self.tell("northd version", mismatch);
+        fits && !self.paused
+    }
+
+    /// The integration bridge, and what ovs-vswitchd would do.
+    fn serve_switch(&mut self, local: &mut Transaction) {
+        let (Some(config), Some(row)) = (&self.config, &self.ovs.switch) else { return };
+        let bridge = self.ovs.bridge(&config.bridge);
+        if bridge.is_none() {
+            tracing::info!(target: "main", "Bridge '{}' not found, creating it", config.bridge);
+            let kind = config.bridge_datapath_type.as_deref().unwrap_or("system");
+            writes::make_bridge(local, row.uuid, &config.bridge, kind, random_mac());
+        }
+        if let Some(bridge) = bridge {
+            let started = self.settings.started_ms.to_string();
+            if bridge.external_ids.get("ovn-startup-ts") != Some(&started) {
+                writes::bridge_keys(
+                    local,
+                    bridge.uuid,
+                    &BTreeMap::from([("ovn-startup-ts".into(), started)]),
+                    &BTreeSet::new(),
+                );
+            }
+        }
+        if self.vswitchd.is_some() {
+            return;
+        }
+        let mut work;
+        let mut rounds = 0;
+        loop {
+            work = switchd::work(&switchd::View {
+                switch: row,
+                bridges: &self.ovs.bridges,
+                ports: &self.ovs.ports,
+                interfaces: &self.ovs.interfaces,
+                links: &self.kernel.links,
+                failed: &self.kernel.failed,
+                with_statistics: self.tick,
+            });
+            rounds += 1;
+            if work.devices.is_empty() || rounds > 4 {
+                break;
+            }
+            self.kernel.carry_out(&work.devices);
+        }
+        if !work.is_written() {
+            writes::switch(local, row.uuid, &work);
+        }
+    }
+
+    fn serve_southbound(
+        &mut self,
+        local: &mut Transaction,
+        south: &mut Transaction,
+        orders: &mut Orders,
+        now_ms: u64,
+        wall_ms: u64,
+    ) {
+        let Some(config) = self.config.clone() else { return };
+        self.register(&config, south, now_ms);
+        let Some(system_id) = config.system_id.clone() else { return };
+        if let Some(bridge) = self.ovs.bridge(&config.bridge).filter(|_| !self.zones_restored) {
+            self.zones = Zones::restore(&bridge.external_ids, config.zone_range);
+            self.zones_restored = true;
+        }
+        let ours = self.sb.our_chassis(&system_id).cloned();
+        self.update_mesh(&config, now_ms);
+        let mut out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
+        for _ in 0..3 {
+            if !self.program(&config, &out, ours.as_ref(), now_ms) {
+                break;
+            }
+            out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
+        }
+        for note in &out.notes {
+            // A pass that cannot write decides the same again; it is told when it is written.
+            if note.warning {
+                tracing::warn!(target: "binding", "{}", note.text);
+            }
+        }
+        orders.wake_at_ms = out.wake_at_ms;
+        self.watch_more(&config, &out, ours.as_ref(), orders);
+        if self.ovs_line.can_write(now_ms) {
+            writes::interfaces(local, &out.interfaces);
+            self.write_zones(&config, local);
+        }
+        if self.sb_line.can_write(now_ms) {
+            for note in out.notes.iter().filter(|note| !note.warning) {
+                tracing::info!(target: "binding", "{}", note.text);
+            }
+            writes::ports(south, &out.ports);
+            let sb = &self.sb;
+            self.vifs.claims_sent(&out, &|uuid| sb.ports.get(&uuid).map(|port| port.logical_port.clone()), now_ms);
+            self.write_fdb(south, now_ms, wall_ms);
+        }
+        self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
+        self.states = out;
+        self.list_problems();
+    }
+
+    fn register(&mut self, config: &Config, south: &mut Transaction, now_ms: u64) {
+        if let (Some(former), Some(name)) = (self.registered_as.clone(), &config.system_id)
+            && former != *name
+            && self.sb_line.can_write(now_ms)
+        {
+            for row in self.sb.chassis.values().filter(|row| row.name == former) {
+                south.delete(sb::chassis::TABLE, row.uuid);
+            }
+            for row in self.sb.private.values().filter(|row| row.name == former) {
+                south.delete(sb::chassis_private::TABLE, row.uuid);
+            }
+        }
+        let bridge = self.ovs.bridge(&config.bridge);
+        let host = Host {
+            datapath_type: bridge.map(|bridge| bridge.datapath_type.clone()).unwrap_or_default(),
+            iface_types: self.ovs.switch.as_ref().map(|row| row.iface_types.clone()).unwrap_or_default(),
+        };
+        let rows: Vec<Chassis> = self
+            .sb
+            .chassis
+            .values()
+            // A row of our own former name is gone with this very transaction.
+            .filter(|row| {
+                self.registered_as
+                    .as_deref()
+                    .is_none_or(|former| former != row.name || config.system_id.as_deref() == Some(former))
+            })
+            .cloned()
+            .collect();
+        let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
+        let Some(plan) = registration::plan(config, &host, &rows, &self.sb.encaps, private, &self.chassis_taken) else {
+            let missing = match &config.system_id {
+                None => "external_ids:system-id is not set: this chassis cannot be registered",
+                Some(_) => "Need to specify an encap type and ip",
+            };
+            self.tell("registration", vec![missing.to_owned()]);
+            return;
+        };
+        self.tell("registration", plan.notes.clone());
+        // Our private row is watched only once the server knows our name.
+        let is_blind = plan.insert_private && !self.watch.is_complete();
+        if plan.is_done() || is_blind || !self.sb_line.can_write(now_ms) {
+            return;
+        }
+        let can_write = plan.chassis.is_some() || plan.encaps.is_some();
+        if let Some(name) = config.system_id.as_deref().filter(|_| can_write) {
+            for stale in &plan.delete {
+                self.chassis_taken.extend(self.sb.chassis.get(stale).map(|row| row.name.clone()));
+            }
+            writes::registration(south, name, &plan);
+            self.registered_as = Some(name.to_owned());
+        }
+    }
+
+    fn pass(&mut self, config: &Config, ours: Option<&Chassis>, now_ms: u64, wall_ms: u64) -> VifOutcome {
+        let interfaces = self.ovs.vif_interfaces(&config.bridge, &self.kernel.links);
+        let encaps = ours.map(|row| self.sb.encaps_of(row)).unwrap_or_default();
+        let (watch, zones) = (&self.watch, &self.zones);
+        let (committed, attached) = (&self.committed, &self.attached);
+        let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
+        let no_dataplane = self.dataplane.is_none().then(|| match &self.open_error {
+            Some(error) => error.clone(),
+            None => "the dataplane is not open yet".to_owned(),
+        });
+        let served = |vif: &LocalVif| -> Option<Served> {
+            if let Some(reason) = &no_dataplane {
+                return Some(Served::No(reason.clone()));
+            }
+            match attached.get(&vif.ifindex)? {
+                Err(reason) => Some(Served::No(reason.clone())),
+                Ok(()) => (is_active && committed.contains(vif)).then_some(Served::Yes),
+            }
+        };
+        self.vifs.pass(&Inputs {
+            me: Me { system_id: config.system_id.as_deref().unwrap_or_default(), hostname: &config.hostname },
+            chassis: ours.map(|row| row.uuid),
+            encaps: &encaps,
+            interfaces: &interfaces,
+            ports: &self.sb,
+            has_data: &|datapath| watch.has_data(datapath),
+            served: &served,
+            zone: &|name| zones.get(name),
+            taken_over: &self.taken_over,
+            now_ms,
+            wall_ms,
+        })
+    }
+
+    fn local_datapaths(&self, out: &VifOutcome) -> BTreeSet<Uuid> {
+        let mut roots = out.datapaths.clone();
+        if self.config.as_ref().is_some_and(|config| config.monitor_all) {
+            // Everything is watched, but what has no port here is not compiled.
+            roots.retain(|datapath| self.sb.datapaths.contains_key(datapath));
+        }
+        local_datapaths(&roots, &self.sb)
+    }
+
+    fn watch_more(&mut self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>, orders: &mut Orders) {
+        let datapaths = self.local_datapaths(out);
+        let interest = Interest {
+            everything: config.monitor_all,
+            system_id: config.system_id.clone(),
+            chassis: ours.map(|row| row.uuid),
+            iface_ids: self
+                .ovs
+                .vif_interfaces(&config.bridge, &self.kernel.links)
+                .iter()
+                .filter_map(|interface| interface.row.iface_id().map(str::to_owned))
+                .collect(),
+            datapaths: datapaths.iter().filter_map(|uuid| Some((*uuid, self.sb.datapath_key(*uuid)?))).collect(),
+        };
+        if self.watch.differs(&interest) {
+            orders.conditions = Some(conditions(&interest));
+            self.pending_interest = Some(interest);
+        }
+    }
+
+    fn write_zones(&mut self, config: &Config, local: &mut Transaction) {
+        let Some(bridge) = self.ovs.bridge(&config.bridge) else { return };
+        // What a former process noted is not forgotten before it is known that nobody needs it.
+        if !self.watch.is_complete() || !self.sb_line.synchronized {
+            return;
+        }
+        let writes = self.zones.writes(&bridge.external_ids);
+        writes::zones(local, bridge.uuid, &writes);
+    }
+
+    /// Names that need a zone: local ports and both directions of every local router.
+    fn zone_names(&self, out: &VifOutcome, local: &BTreeSet<Uuid>) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = out.serve.iter().map(|vif| vif.name.clone()).collect();
+        for datapath in local {
+            let is_router = |row: &crate::rows::Datapath| row.external_ids.contains_key("logical-router");
+            if self.sb.datapaths.get(datapath).is_some_and(is_router) {
+                names.extend(["dnat", "snat"].map(|direction| nat_zone(*datapath, direction)));
+            }
+        }
+        names
+    }
+
+    fn write_fdb(&mut self, south: &mut Transaction, now_ms: u64, wall_ms: u64) {
+        let sb = &self.sb;
+        let wall = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+        let writes = self.fdb.writes(&|address| sb.fdb_of(address), now_ms, wall);
+        for write in &writes {
+            match write {
+                crate::fdb::FdbWrite::Insert { address, port, .. } => self.unsaved_fdb.push((*address, *port)),
+                crate::fdb::FdbWrite::Update { row, port, .. } => {
+                    if let Some(known) = sb.fdb.get(row)
+                        && let Some(mac) = crate::fdb::parse_mac(&known.mac)
+                    {
+                        self.unsaved_fdb.push((crate::dataplane::FdbAddress { datapath: known.dp_key, mac }, *port));
+                    }
+                }
+                crate::fdb::FdbWrite::Delete { .. } => {}
+            }
+        }
+        writes::fdb(south, &writes, self.fdb_has_timestamp);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "two transactions and two clocks")]
+    fn report_generation(
+        &mut self,
+        config: &Config,
+        out: &VifOutcome,
+        is_registered: bool,
+        local: &mut Transaction,
+        south: &mut Transaction,
+        orders: &mut Orders,
+        now_ms: u64,
+        wall_ms: u64,
+    ) {
+        let (Some(global), Some(bridge)) = (&self.sb.global, self.ovs.bridge(&config.bridge)) else { return };
+        let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
+        let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
+        let progress = Progress {
+            is_programmed: self.commit_error.is_none() && is_active,
+            has_all_rows: self.watch.is_complete() && orders.conditions.is_none() && self.sb_line.synchronized,
+            vif_under_way: out.is_any_under_way(),
+            is_registered,
+        };
+        let noted = bridge.external_ids.get("ovn-nb-cfg").and_then(|text| text.parse().ok());
+        match self.generations.due(global, private, noted, progress, now_ms, wall_ms) {
+            Due::No => {}
+            Due::At(at) => orders.wake_at_ms = Some(orders.wake_at_ms.map_or(at, |wake| wake.min(at))),
+            Due::Now(report) => {
+                if noted != Some(report.nb_cfg) && self.ovs_line.can_write(now_ms) {
+                    writes::bridge_keys(local, bridge.uuid, &writes::bridge_generation(&report), &BTreeSet::new());
+                }
+                if let Some(row) = private.filter(|row| report.southbound && row.nb_cfg != report.nb_cfg)
+                    && self.sb_line.can_write(now_ms)
+                {
+                    writes::private_generation(south, row.uuid, &report);
+                }
+            }
+        }
+    }
+
+    /// Keeps the problems of a topic, and logs those that are new.
+    fn tell(&mut self, topic: &'static str, problems: Vec<String>) {
+        let old = self.problems.get(topic).map_or(&[][..], Vec::as_slice);
+        for problem in problems.iter().filter(|problem| !old.contains(problem)) {
+            tracing::warn!(target: "main", "{problem}");
+        }
+        if problems.is_empty() {
+            self.problems.remove(topic);
+        } else {
+            self.problems.insert(topic, problems);
+        }
+    }
+}
+
+fn retry_at(outcome: &Outcome, database: &str, now_ms: u64) -> u64 {
+    match outcome {
+        Outcome::Committed { .. } => {
+            TXN_SUCCESS.hit();
+            0
+        }
+        Outcome::TryAgain => {
+            TXN_TRY_AGAIN.hit();
+            0
+        }
+        Outcome::NotConnected | Outcome::Disconnected => 0,
+        Outcome::Failed(error) => {
+            TXN_ERROR.hit();
+            tracing::warn!(target: "ovsdb_idl", "transaction error on {database}: {error}");
+            now_ms + RETRY_MS
+        }
+        Outcome::NotOwner | Outcome::Aborted => now_ms + RETRY_MS,
+    }
+}
+
+/// A random, locally administered unicast address.
+fn random_mac() -> [u8; 6] {
+    let number = oxbow_ovsdb::Uuid::random().as_u128().to_be_bytes();
+    [number[10] & 0xfc | 0x02, number[11], number[12], number[13], number[14], number[15]]
+}

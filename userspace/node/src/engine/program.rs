@@ -1,0 +1,255 @@
+//! The dataplane's part of a step: opening it, devices, peers, commits, events.
+
+use super::{Engine, LFLOW_RUN, RETRY_MS};
+use crate::config::Config;
+use crate::dataplane::{DataplaneError, Event};
+use crate::rows::Chassis;
+use crate::vif::{Outcome as VifOutcome, Phase};
+use crate::world::World;
+use oxbow_daemon::stopwatch;
+use oxbow_ovsdb::Replica;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Engine {
+    /// Opens the dataplane once the chassis has a name, again under a new name, and anew when a recomputation was asked for.
+    pub(super) fn open_dataplane(&mut self, replica: Option<&Replica>, now_ms: u64) {
+        let Some(system_id) = self.config.as_ref().and_then(|config| config.system_id.clone()) else { return };
+        let other_name = self.opened_for.as_ref().is_some_and(|name| *name != system_id);
+        if other_name && let Some(dataplane) = self.dataplane.take() {
+            if let Err(error) = dataplane.remove_everything() {
+                tracing::warn!(target: "dataplane", "cannot remove what was pinned under the former name: {error}");
+            }
+            self.rebuild = true;
+        }
+        if self.rebuild {
+            // A new instance beside the one in force, which takes over when it is complete: as after a restart.
+            self.dataplane = None;
+        }
+        if self.dataplane.is_some() || now_ms < self.retry_kernel_at_ms && self.open_error.is_some() {
+            return;
+        }
+        match (self.open)(&system_id) {
+            Ok(dataplane) => {
+                self.taken_over.extend(dataplane.taken_over());
+                self.dataplane_serial += 1;
+                self.dataplane = Some(dataplane);
+                self.opened_for = Some(system_id);
+                self.open_error = None;
+                self.attached.clear();
+                self.underlays.clear();
+                self.committed.clear();
+                self.commit_error = None;
+                self.rebuild = false;
+                self.world = match replica {
+                    Some(replica) => {
+                        let rows = crate::view::sb_tables().into_iter().flat_map(|table| replica.rows(table));
+                        World::from_rows(&self.sb, rows)
+                    }
+                    None => World::default(),
+                };
+            }
+            Err(error) => {
+                self.retry_kernel_at_ms = now_ms + super::TICK_MS;
+                self.open_error = Some(error.to_string());
+            }
+        }
+        let errors = self.open_error.clone().into_iter().collect();
+        self.tell("dataplane", errors);
+    }
+
+    /// Addresses learned, next hops missed, drops sampled.
+    pub(super) fn follow_events(&mut self) {
+        let Some(dataplane) = &mut self.dataplane else { return };
+        if self.tick
+            && let Err(error) = dataplane.tidy()
+        {
+            tracing::warn!(target: "dataplane", "{error}");
+        }
+        for event in dataplane.events() {
+            match event {
+                Event::Learned { address, port } => self.fdb.learned(address, port),
+                Event::NextHop { peer } => tracing::debug!(target: "tunnel", "peer {peer} waits for its next hop"),
+                Event::Dropped { reason, datapath, port, flow } => {
+                    tracing::debug!(target: "drops", "{reason} on datapath {datapath} from port {port}, flow {flow}");
+                }
+            }
+        }
+    }
+
+    pub(super) fn update_mesh(&mut self, config: &Config, now_ms: u64) {
+        let chassis: Vec<Chassis> = self.sb.chassis.values().cloned().collect();
+        let mut mesh = self.tunnels.mesh(config, &chassis, &self.sb.encaps, &|_, _| None);
+        let devices = self.kernel.resolve(&mut mesh.peers, &config.encap_ips, now_ms);
+        self.mesh = mesh;
+        self.attach_underlays(devices);
+    }
+
+    fn attach_underlays(&mut self, devices: BTreeSet<u32>) {
+        let Some(dataplane) = &mut self.dataplane else { return };
+        let mut errors = Vec::new();
+        for ifindex in self.underlays.difference(&devices) {
+            dataplane.detach_underlay(*ifindex);
+        }
+        let mut attached: BTreeSet<u32> = self.underlays.intersection(&devices).copied().collect();
+        for ifindex in devices.difference(&attached.clone()) {
+            let Some(link) = self.kernel.links.get(*ifindex) else { continue };
+            match dataplane.attach_underlay(*ifindex, &link.name) {
+                Ok(()) => {
+                    tracing::info!(target: "tunnel", "tunnels arrive on {}", link.name);
+                    attached.insert(*ifindex);
+                }
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        self.underlays = attached;
+        self.tell("underlay", errors);
+    }
+
+    /// Brings the kernel to what was decided. True when something was acknowledged that was not before.
+    pub(super) fn program(&mut self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>, now_ms: u64) -> bool {
+        let local = self.local_datapaths(out);
+        let names = self.zone_names(out, &local);
+        let before = self.zones.clone();
+        let without = self.zones.assign(&names, config.zone_range);
+        let without =
+            without.into_iter().map(|name| format!("no conntrack zone left in ct-zone-range for {name}")).collect();
+        self.tell("conntrack zones", without);
+        // A VIF with another zone is another VIF: the pass that follows asks for it.
+        let mut progress = before != self.zones;
+        progress |= self.attach_vifs(config);
+        if self.dataplane.is_none() {
+            return progress;
+        }
+        let us = ours.map(|row| row.uuid);
+        let changes =
+            stopwatch::time("flow-generation", || self.world.place(&self.sb, &local, &out.serve, &self.mesh, us));
+        let Some(dataplane) = &mut self.dataplane else { return progress };
+        let wanted = out.serve.iter().cloned().collect();
+        let retry = self.commit_error.is_some() && now_ms >= self.retry_kernel_at_ms;
+        let result = stopwatch::time("flow-installation", || -> Result<bool, DataplaneError> {
+            let peers = dataplane.set_peers(&self.mesh.peers)?;
+            if peers || retry || !changes.is_empty() || self.committed != wanted {
+                dataplane.commit(self.world.compiler().program(), &changes)?;
+                return Ok(true);
+            }
+            Ok(false)
+        });
+        match result {
+            Ok(was_committed) => {
+                self.commit_error = None;
+                if was_committed {
+                    progress |= self.committed != wanted;
+                    self.committed = wanted;
+                }
+            }
+            Err(error) => {
+                self.retry_kernel_at_ms = now_ms + RETRY_MS;
+                self.commit_error = Some(error.to_string());
+            }
+        }
+        let errors = self.commit_error.clone().into_iter().collect();
+        self.tell("commit", errors);
+        progress | self.activate(out)
+    }
+
+    /// Lets the devices go over to what is committed, once it is whole: what a former process left forwards until then.
+    fn activate(&mut self, out: &VifOutcome) -> bool {
+        let is_whole = self.commit_error.is_none()
+            && self.sb_line.synchronized
+            && self.watch.is_complete()
+            && self.pending_interest.is_none()
+            && !out.states.values().any(|state| matches!(state.phase, Phase::WaitingData | Phase::NoChassis));
+        let Some(dataplane) = &mut self.dataplane else { return false };
+        if dataplane.is_active() || !is_whole {
+            return false;
+        }
+        match dataplane.activate() {
+            Ok(()) => {
+                tracing::info!(target: "dataplane", "the dataplane is in force");
+                LFLOW_RUN.hit();
+                true
+            }
+            Err(error) => {
+                self.tell("activation", vec![error.to_string()]);
+                false
+            }
+        }
+    }
+
+    /// Attaches every device of the integration bridge that names a logical port, bound or not: an unbound one passes nothing.
+    fn attach_vifs(&mut self, config: &Config) -> bool {
+        let Some(dataplane) = &mut self.dataplane else { return false };
+        let wanted: BTreeMap<u32, String> = self
+            .ovs
+            .vif_interfaces(&config.bridge, &self.kernel.links)
+            .into_iter()
+            .filter_map(|interface| Some((interface.ifindex?, interface.row.name)))
+            .collect();
+        let mut changed = false;
+        let gone: Vec<u32> = self.attached.keys().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
+        for ifindex in gone {
+            dataplane.detach_vif(ifindex);
+            self.attached.remove(&ifindex);
+            self.taken_over.remove(&ifindex);
+        }
+        for (ifindex, name) in wanted {
+            let is_new = match self.attached.get(&ifindex) {
+                None => true,
+                // A refusal is tried again by the clock.
+                Some(Err(_)) => self.tick,
+                Some(Ok(())) => false,
+            };
+            if is_new {
+                let device = self.kernel.links.get(ifindex).map_or(name.as_str(), |link| link.name.as_str());
+                let result = dataplane.attach_vif(ifindex, device).map_err(|error| error.to_string());
+                changed |= self.attached.get(&ifindex) != Some(&result);
+                self.attached.insert(ifindex, result);
+            }
+        }
+        changed
+    }
+
+    /// Flows that are not executed as written, ports that are not served.
+    pub(super) fn list_problems(&mut self) {
+        let compiler = self.world.compiler();
+        let mut flows: Vec<String> = compiler.problems().iter().map(ToString::to_string).collect();
+        if let Some(dataplane) = &self.dataplane {
+            for (number, text) in dataplane.problems() {
+                let row = compiler.flow(oxbow_pipeline::ir::LflowId(number));
+                flows.push(match row {
+                    Some(row) => format!(
+                        "logical flow {} (match \"{}\", actions \"{}\"): {text}",
+                        row.uuid, row.matches, row.actions
+                    ),
+                    None => text,
+                });
+            }
+        }
+        let security = compiler
+            .bad_port_security()
+            .into_iter()
+            .map(|(port, bad)| format!("port security of {}: {bad:?}", port.name))
+            .collect();
+        let mut ports: Vec<String> = Vec::new();
+        for datapath in self.world.local().keys() {
+            for port in self.sb.ports_of(*datapath) {
+                if matches!(port.kind.as_str(), "localnet" | "l2gateway" | "vtep") {
+                    ports.push(format!(
+                        "logical port {} of type {} is not served: packets to it are dropped",
+                        port.logical_port, port.kind
+                    ));
+                }
+            }
+        }
+        let tunnels = self.mesh.problems.clone();
+        self.tell("logical flows", flows);
+        self.tell("port security", security);
+        self.tell("ports", ports);
+        self.tell("tunnels", tunnels);
+    }
+
+    /// A full recomputation: everything anew beside what is in force (`recompute`).
+    pub fn recompute(&mut self) {
+        self.rebuild = true;
+    }
+}

@@ -1,0 +1,447 @@
+//! From rows to the compiler: logical flows, ports, groups, sets, chassis and learned addresses, incrementally.
+//!
+//! Only local datapaths are made known to the compiler; flows of the others wait in it.
+
+use crate::config::EncapKind;
+use crate::dataplane::{FdbAddress, LocalVif};
+use crate::rows::{PortBinding, Uuid};
+use crate::tunnels::Mesh;
+use crate::view::SbView;
+use oxbow_ovsdb::{Row, RowChange};
+use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
+use oxbow_pipeline::ir::{
+    Changes, Chassis, ChassisId, DatapathKey, Encap, EncapKind as IrEncapKind, FlowUuid, Group, GroupKey, Location,
+    LogicalPort, Mac, Pipeline, PortKey, PortKind,
+};
+use oxbow_schema::sb;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// The compiler and what it was fed.
+#[derive(Default)]
+pub struct World {
+    compiler: Compiler,
+    /// Members of datapath groups.
+    dp_groups: HashMap<Uuid, Vec<Uuid>>,
+    /// Flows that refer to a datapath group, and the rows as last fed.
+    flows_by_group: HashMap<Uuid, HashSet<Uuid>>,
+    flow_rows: HashMap<Uuid, Arc<Row>>,
+    dirty_flows: HashSet<Uuid>,
+    /// Multicast groups by row, and by datapath.
+    groups: HashMap<Uuid, Arc<Row>>,
+    groups_by_datapath: HashMap<Uuid, BTreeSet<Uuid>>,
+    fed_groups: HashMap<Uuid, (DatapathKey, GroupKey)>,
+    dirty_groups: HashSet<Uuid>,
+    fed_ports: HashMap<Uuid, LogicalPort>,
+    dirty_ports: HashSet<Uuid>,
+    every_port: bool,
+    local: BTreeMap<Uuid, DatapathKey>,
+    peers: BTreeMap<u32, Chassis>,
+    fdb: BTreeMap<FdbAddress, u32>,
+    fdb_changed: bool,
+    /// What was bound here at the last [`World::place`].
+    here: HashMap<String, LocalVif>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("ports", &self.fed_ports.len()).field("flows", &self.flow_rows.len()).finish()
+    }
+}
+
+impl World {
+    /// A world into which every row of a replica has been fed.
+    pub fn from_rows<'a>(view: &SbView, rows: impl IntoIterator<Item = &'a Arc<Row>>) -> Self {
+        let mut world = World::default();
+        let changes: Vec<RowChange> = rows
+            .into_iter()
+            .map(|row| RowChange {
+                table: row.table(),
+                uuid: row.uuid(),
+                old: None,
+                new: Some(Arc::clone(row)),
+                changed: row.columns().map(|(column, _)| column.index()).collect(),
+            })
+            .collect();
+        world.follow(view, &changes);
+        world
+    }
+
+    /// Takes a batch of changes over. `view` has them already.
+    pub fn follow(&mut self, view: &SbView, changes: &[RowChange]) {
+        for change in changes {
+            let (table, uuid) = (change.table, change.uuid);
+            if table == sb::logical_dp_group::TABLE {
+                match change.new.as_deref() {
+                    Some(row) => {
+                        self.dp_groups.insert(uuid, row.get(sb::logical_dp_group::DATAPATHS).iter().collect());
+                    }
+                    None => {
+                        self.dp_groups.remove(&uuid);
+                    }
+                }
+                self.dirty_flows.extend(self.flows_by_group.get(&uuid).into_iter().flatten());
+            } else if table == sb::logical_flow::TABLE {
+                self.follow_flow(change);
+            } else if table == sb::multicast_group::TABLE {
+                if let Some(old) = change.old.as_deref()
+                    && let Some(set) = self.groups_by_datapath.get_mut(&old.get(sb::multicast_group::DATAPATH))
+                {
+                    set.remove(&uuid);
+                }
+                match &change.new {
+                    Some(row) => {
+                        self.groups_by_datapath.entry(row.get(sb::multicast_group::DATAPATH)).or_default().insert(uuid);
+                        self.groups.insert(uuid, Arc::clone(row));
+                    }
+                    None => {
+                        self.groups.remove(&uuid);
+                    }
+                }
+                self.dirty_groups.insert(uuid);
+            } else if table == sb::address_set::TABLE {
+                self.follow_address_set(change);
+            } else if table == sb::port_group::TABLE {
+                self.follow_port_group(change);
+            } else if table == sb::fdb::TABLE {
+                self.fdb_changed = true;
+            } else if table == sb::port_binding::TABLE {
+                self.dirty_ports.insert(uuid);
+                let rows = [change.old.as_deref(), change.new.as_deref()];
+                for datapath in rows.into_iter().flatten().map(|row| row.get(sb::port_binding::DATAPATH)) {
+                    self.dirty_groups.extend(self.groups_by_datapath.get(&datapath).into_iter().flatten());
+                }
+            }
+        }
+        let dirty = std::mem::take(&mut self.dirty_flows);
+        for uuid in dirty {
+            if let Some(row) = self.flow_rows.get(&uuid) {
+                let flow = flow_row(row, view, &self.dp_groups);
+                self.compiler.set_flow(flow);
+            }
+        }
+    }
+
+    fn follow_flow(&mut self, change: &RowChange) {
+        use sb::logical_flow as t;
+        let uuid = change.uuid;
+        if let Some(group) = change.old.as_deref().and_then(|row| row.get(t::LOGICAL_DP_GROUP))
+            && let Some(flows) = self.flows_by_group.get_mut(&group)
+        {
+            flows.remove(&uuid);
+            if flows.is_empty() {
+                self.flows_by_group.remove(&group);
+            }
+        }
+        match &change.new {
+            Some(row) => {
+                if let Some(group) = row.get(t::LOGICAL_DP_GROUP) {
+                    self.flows_by_group.entry(group).or_default().insert(uuid);
+                }
+                self.flow_rows.insert(uuid, Arc::clone(row));
+                self.dirty_flows.insert(uuid);
+            }
+            None => {
+                self.flow_rows.remove(&uuid);
+                self.dirty_flows.remove(&uuid);
+                self.compiler.remove_flow(FlowUuid(uuid.as_u128()));
+            }
+        }
+    }
+
+    fn follow_address_set(&mut self, change: &RowChange) {
+        use sb::address_set as t;
+        let set = |row: &Row| -> BTreeSet<String> {
+            row.get(t::ADDRESSES).iter().map(|text| text.as_str().to_owned()).collect()
+        };
+        match (change.old.as_deref(), change.new.as_deref()) {
+            (Some(old), Some(new)) if old.get(t::NAME) == new.get(t::NAME) => {
+                let (before, after) = (set(old), set(new));
+                let added = after.difference(&before).map(String::as_str);
+                let removed = before.difference(&after).map(String::as_str);
+                self.compiler.change_address_set(new.get(t::NAME).as_str(), added, removed);
+            }
+            (old, new) => {
+                if let Some(old) = old {
+                    self.compiler.set_address_set(old.get(t::NAME).as_str(), None::<[&str; 0]>);
+                }
+                if let Some(new) = new {
+                    let all = set(new);
+                    self.compiler.set_address_set(new.get(t::NAME).as_str(), Some(all.iter().map(String::as_str)));
+                }
+            }
+        }
+    }
+
+    fn follow_port_group(&mut self, change: &RowChange) {
+        use sb::port_group as t;
+        let set =
+            |row: &Row| -> BTreeSet<String> { row.get(t::PORTS).iter().map(|text| text.as_str().to_owned()).collect() };
+        match (change.old.as_deref(), change.new.as_deref()) {
+            (Some(old), Some(new)) if old.get(t::NAME) == new.get(t::NAME) => {
+                let (before, after) = (set(old), set(new));
+                let added = after.difference(&before).map(String::as_str);
+                let removed = before.difference(&after).map(String::as_str);
+                self.compiler.change_port_group(new.get(t::NAME).as_str(), added, removed);
+            }
+            (old, new) => {
+                if let Some(old) = old {
+                    self.compiler.set_port_group(old.get(t::NAME).as_str(), None::<[&str; 0]>);
+                }
+                if let Some(new) = new {
+                    let all = set(new);
+                    self.compiler.set_port_group(new.get(t::NAME).as_str(), Some(all.iter().map(String::as_str)));
+                }
+            }
+        }
+    }
+
+    /// Brings what is not in single rows up to date: which datapaths are local, where every port is, who the peers are, which addresses
+    /// are known. Returns what changed in the program since the last call.
+    pub fn place(
+        &mut self,
+        view: &SbView,
+        local: &BTreeSet<Uuid>,
+        serve: &[LocalVif],
+        mesh: &Mesh,
+        us: Option<Uuid>,
+    ) -> Changes {
+        self.place_peers(mesh);
+        self.place_datapaths(view, local);
+        self.place_ports(view, serve, mesh, us);
+        self.place_groups(view);
+        self.place_fdb(view);
+        self.compiler.commit()
+    }
+
+    fn place_datapaths(&mut self, view: &SbView, local: &BTreeSet<Uuid>) {
+        let wanted: BTreeMap<Uuid, DatapathKey> =
+            local.iter().filter_map(|uuid| Some((*uuid, DatapathKey(view.datapaths.get(uuid)?.tunnel_key)))).collect();
+        if wanted == self.local {
+            return;
+        }
+        for (uuid, key) in &self.local {
+            if wanted.get(uuid) != Some(key) {
+                self.compiler.set_datapath(*key, None);
+                self.dirty_ports
+                    .extend(self.fed_ports.iter().filter(|(_, port)| port.datapath == *key).map(|(uuid, _)| *uuid));
+                self.dirty_groups.extend(self.groups_by_datapath.get(uuid).into_iter().flatten());
+            }
+        }
+        for (uuid, key) in &wanted {
+            if self.local.get(uuid) != Some(key)
+                && let Some(row) = view.datapaths.get(uuid)
+            {
+                let ids = &row.external_ids;
+                let name = ids.get("name2").or_else(|| ids.get("name")).map_or("", String::as_str);
+                let router = ids.contains_key("logical-router");
+                self.compiler.set_datapath(*key, Some(DatapathInfo { name: name.into(), router }));
+                self.dirty_ports.extend(view.ports_of(*uuid).map(|port| port.uuid));
+                self.dirty_groups.extend(self.groups_by_datapath.get(uuid).into_iter().flatten());
+            }
+        }
+        self.local = wanted;
+        self.fdb_changed = true;
+    }
+
+    fn place_peers(&mut self, mesh: &Mesh) {
+        let wanted: BTreeMap<u32, Chassis> = mesh
+            .peers
+            .iter()
+            .map(|peer| {
+                let kind = if peer.vxlan { IrEncapKind::Vxlan } else { IrEncapKind::Geneve };
+                let encap = Some(Encap { kind, address: peer.remote, checksum: peer.csum });
+                (peer.index, Chassis { id: ChassisId(peer.index), name: peer.chassis.as_str().into(), encap })
+            })
+            .collect();
+        if wanted == self.peers {
+            return;
+        }
+        for index in self.peers.keys().filter(|index| !wanted.contains_key(index)) {
+            self.compiler.remove_chassis(ChassisId(*index));
+        }
+        for (index, chassis) in &wanted {
+            if self.peers.get(index) != Some(chassis) {
+                self.compiler.set_chassis(chassis.clone());
+            }
+        }
+        self.peers = wanted;
+        self.every_port = true;
+    }
+
+    fn place_ports(&mut self, view: &SbView, serve: &[LocalVif], mesh: &Mesh, us: Option<Uuid>) {
+        let here: HashMap<String, LocalVif> = serve.iter().map(|vif| (vif.name.clone(), vif.clone())).collect();
+        if here != self.here {
+            let names = self.here.keys().chain(here.keys());
+            for name in names.filter(|name| self.here.get(*name) != here.get(*name)) {
+                if let Some(port) = crate::vif::Ports::by_name(view, name) {
+                    self.dirty_ports.insert(port.uuid);
+                }
+            }
+            self.here = here;
+        }
+        if std::mem::take(&mut self.every_port) {
+            self.dirty_ports.extend(self.fed_ports.keys());
+            for datapath in self.local.keys() {
+                self.dirty_ports.extend(view.ports_of(*datapath).map(|port| port.uuid));
+            }
+        }
+        let dirty = std::mem::take(&mut self.dirty_ports);
+        let mut fresh = Vec::new();
+        for uuid in dirty {
+            let wanted = view.ports.get(&uuid).and_then(|port| self.logical_port(view, port, mesh, us));
+            let fed = self.fed_ports.get(&uuid);
+            if fed == wanted.as_ref() {
+                continue;
+            }
+            let moved = fed
+                .filter(|fed| wanted.as_ref().is_none_or(|port| (port.datapath, port.key) != (fed.datapath, fed.key)));
+            if let Some(fed) = moved {
+                self.compiler.remove_port(fed.datapath, fed.key);
+            }
+            match wanted {
+                Some(port) => fresh.push((uuid, port)),
+                None => {
+                    self.fed_ports.remove(&uuid);
+                }
+            }
+        }
+        // After every removal: a key that moved from one port to another is then the new one's.
+        for (uuid, port) in fresh {
+            self.compiler.set_port(port.clone());
+            self.fed_ports.insert(uuid, port);
+        }
+    }
+
+    fn logical_port(&self, view: &SbView, port: &PortBinding, mesh: &Mesh, us: Option<Uuid>) -> Option<LogicalPort> {
+        let datapath = *self.local.get(&port.datapath)?;
+        let remote = |chassis: &Uuid| mesh.by_chassis.get(chassis).map(|index| ChassisId(*index));
+        let by_encap = |encap: &Uuid| mesh.by_encap.get(encap).map(|index| ChassisId(*index));
+        let main = port.chassis.filter(|chassis| Some(*chassis) != us);
+        let main = main.and_then(|chassis| port.encap.as_ref().and_then(by_encap).or_else(|| remote(&chassis)));
+        let others = port.additional_chassis.iter().filter(|chassis| Some(**chassis) != us);
+        let mut additional: Vec<ChassisId> = others
+            .filter_map(|chassis| {
+                let own = |encap: &&Uuid| view.chassis.get(chassis).is_some_and(|row| row.encaps.contains(*encap));
+                port.additional_encap.iter().find(own).and_then(by_encap).or_else(|| remote(chassis))
+            })
+            .collect();
+        let location = match (self.here.get(&port.logical_port), main) {
+            (Some(vif), main) => {
+                additional.extend(main);
+                Location::Local { ifindex: vif.ifindex, tag: (vif.vlan != 0).then_some(vif.vlan) }
+            }
+            (None, Some(chassis)) => Location::Remote { chassis },
+            (None, None) => Location::Unbound,
+        };
+        additional.sort();
+        additional.dedup();
+        let port_security =
+            view.port_security.get(&port.uuid).into_iter().flatten().map(|text| text.as_str().into()).collect();
+        Some(LogicalPort {
+            datapath,
+            key: PortKey(port.tunnel_key),
+            name: port.logical_port.as_str().into(),
+            kind: PortKind::from_type(&port.kind),
+            location,
+            additional,
+            port_security,
+        })
+    }
+
+    fn place_groups(&mut self, view: &SbView) {
+        use sb::multicast_group as t;
+        for uuid in std::mem::take(&mut self.dirty_groups) {
+            let wanted = self.groups.get(&uuid).and_then(|row| {
+                let datapath = *self.local.get(&row.get(t::DATAPATH))?;
+                let key = GroupKey(u32::try_from(row.get(t::TUNNEL_KEY)).ok()?);
+                let ports = row.get(t::PORTS);
+                let mut members: Vec<PortKey> =
+                    ports.iter().filter_map(|port| Some(PortKey(view.ports.get(&port)?.tunnel_key))).collect();
+                members.sort();
+                members.dedup();
+                Some(Group { datapath, key, name: row.get(t::NAME).as_str().into(), members })
+            });
+            let place = wanted.as_ref().map(|group| (group.datapath, group.key));
+            if let Some(old) = self.fed_groups.remove(&uuid)
+                && Some(old) != place
+            {
+                self.compiler.remove_group(old.0, old.1);
+            }
+            if let Some(group) = wanted {
+                self.fed_groups.insert(uuid, (group.datapath, group.key));
+                self.compiler.set_group(group);
+            }
+        }
+    }
+
+    fn place_fdb(&mut self, view: &SbView) {
+        if !std::mem::take(&mut self.fdb_changed) {
+            return;
+        }
+        let local: BTreeSet<u32> = self.local.values().map(|key| key.0).collect();
+        let mut wanted = view.fdb_table();
+        wanted.retain(|address, _| local.contains(&address.datapath));
+        let (set, drop) = crate::fdb::differences(&self.fdb, &wanted);
+        for (address, port) in set {
+            self.compiler.set_fdb(DatapathKey(address.datapath), mac(address.mac), Some(PortKey(port)));
+        }
+        for address in drop {
+            self.compiler.set_fdb(DatapathKey(address.datapath), mac(address.mac), None);
+        }
+        self.fdb = wanted;
+    }
+
+    /// The compiler, for its program, problems and names.
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
+    /// The name of a local logical port by its keys.
+    pub fn port_name(&self, datapath: u32, port: u32) -> Option<Arc<str>> {
+        self.compiler.program().port(DatapathKey(datapath), PortKey(port)).map(|port| Arc::clone(&port.name))
+    }
+
+    /// Datapath keys that are local.
+    pub fn local(&self) -> &BTreeMap<Uuid, DatapathKey> {
+        &self.local
+    }
+}
+
+/// The kinds of encapsulation that the pipeline knows.
+pub fn ir_kind(kind: EncapKind) -> Option<IrEncapKind> {
+    match kind {
+        EncapKind::Geneve => Some(IrEncapKind::Geneve),
+        EncapKind::Vxlan => Some(IrEncapKind::Vxlan),
+        EncapKind::Stt => None,
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> Mac {
+    Mac(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+fn flow_row(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>) -> FlowRow {
+    use sb::logical_flow as t;
+    let key = |uuid: &Uuid| view.datapaths.get(uuid).map(|row| DatapathKey(row.tunnel_key));
+    let mut datapaths: Vec<DatapathKey> = row.get(t::LOGICAL_DATAPATH).iter().filter_map(key).collect();
+    if let Some(group) = row.get(t::LOGICAL_DP_GROUP) {
+        datapaths.extend(groups.get(&group).into_iter().flatten().filter_map(key));
+    }
+    datapaths.sort();
+    datapaths.dedup();
+    let ids = row.get(t::EXTERNAL_IDS);
+    let id = |key: &str| ids.get(key).map_or("", |text| text.as_str()).into();
+    FlowRow {
+        uuid: FlowUuid(row.uuid().as_u128()),
+        datapaths,
+        pipeline: if row.get(t::PIPELINE).as_str() == "egress" { Pipeline::Egress } else { Pipeline::Ingress },
+        // A stage or priority out of range is refused by the schema; it ends up where nothing leads to.
+        stage: u8::try_from(row.get(t::TABLE_ID)).unwrap_or(u8::MAX),
+        priority: u16::try_from(row.get(t::PRIORITY)).unwrap_or(0),
+        matches: row.get(t::MATCH).as_str().into(),
+        actions: row.get(t::ACTIONS).as_str().into(),
+        stage_name: id("stage-name"),
+        source: id("source"),
+    }
+}
