@@ -93,6 +93,10 @@ fn compare(field: FieldRef, op: RelOp, values: &ConstantSet, environment: &Envir
     }
     let left = bits(field, environment);
     let equal = |n: &Integer| {
+        if symbol.field().is_none() {
+            // Of a constant compared with a predicate OVN looks at the lowest bit, whatever its mask.
+            return left == n.value & 1;
+        }
         let mask = if n.masked { n.mask & ones(field.width) } else { ones(field.width) };
         left & mask == n.value & mask
     };

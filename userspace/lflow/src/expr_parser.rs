@@ -431,7 +431,7 @@ impl<'a> MatchParser<'a> {
                 .lexer
                 .error("Only == and != operators may be used to compare a field against an empty value set."));
         }
-        // OVN looks at the first member of a set only, and the first is whichever sorts so.
+        // OVN looks at that member of a set only which sorts first; there is no meaning to be had from the others.
         let any_masked =
             |name| self.address_sets.address_set(name).is_some_and(|set| set.members.iter().any(|n| n.masked));
         if set.masked || set.set.values.iter().any(|v| matches!(v, Constant::AddressSet(name) if any_masked(name))) {

@@ -8,8 +8,9 @@ mod oracle;
 
 use oracle::corpus;
 use oracle::world::{self, World};
+use oxbow_lflow::evaluate::Environment;
 use oxbow_lflow::microflow::parse_microflow;
-use oxbow_lflow::{MatchContext, Nothing, parse_actions, parse_match};
+use oxbow_lflow::{Expr, MatchContext, Normalized, Nothing, parse_actions, parse_match};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -54,10 +55,14 @@ fn record(name: &str, pairs: &[(String, String)]) {
 /// - An undefined template: 23.03 puts the template's name in its place and runs the tokens before and behind it together; later
 ///   versions refuse the whole text. We leave it in place, and say "Unexpanded template." where something else is expected.
 /// - `set_queue(;` and `check_pkt_larger(;`: OVN drops the action and says nothing; to us it is an error.
+/// - `<` and the like against an address set with a masked member: OVN refuses it only if that member happens to sort first, and
+///   otherwise compares the mask's bits. We refuse it as we refuse the mask itself.
 /// - Half a surrogate pair in a string: OVN takes it, but it is no character and a port cannot be called so.
 fn differs_on_purpose(text: &str) -> bool {
     let dense: String = text.split_whitespace().collect();
+    let ordered = dense.contains("$as") && dense.contains(['<', '>']);
     text.contains('^')
+        || ordered
         || dense.contains("set_queue(;")
         || dense.contains("check_pkt_larger(;")
         || text.contains(r"\udc00")
@@ -155,7 +160,7 @@ fn ovn_trace_says_the_same_of_microflows() {
     let pairs: Vec<(String, String)> = corpus::microflows()
         .iter()
         .map(|text| {
-            let output = tracer.trace(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let output = tracer.trace("--minimal", "dp", text).unwrap_or_else(|e| panic!("{text}: {e}"));
             let message = match output.strip_prefix("error parsing flow: ") {
                 Some(message) => message.trim_end(),
                 None => ACCEPTED,
@@ -166,4 +171,70 @@ fn ovn_trace_says_the_same_of_microflows() {
     record("microflow-messages.txt", &pairs);
     let world = World::new();
     compare("microflow", &pairs, |text| our_microflow_message(&world, text));
+}
+
+/// The tables of the trace in which the flow of priority 2 was taken.
+fn tables_matched(trace: &str) -> Vec<usize> {
+    let table = |line: &str| {
+        let (number, rest) = line.trim_start().split_once(". ")?;
+        let number = number.parse().ok()?;
+        Some((number, rest.contains(", priority 2, ")))
+    };
+    let lines: Vec<(usize, bool)> = trace.lines().filter_map(table).collect();
+    // Tables in which the match is `1` and the action `next` are left out; the last, empty one is not.
+    assert!(lines.last() == Some(&(world::TABLES, false)), "the packet did not get through:\n{trace}");
+    lines.into_iter().filter(|(_, matched)| *matched).map(|(number, _)| number).collect()
+}
+
+/// ovn-trace takes the same packets to match as the tree and the normal form do.
+#[test]
+fn ovn_trace_matches_the_same_packets() {
+    oracle::require();
+    let world = World::new();
+    let context = MatchContext { port_groups: &Nothing, ..world.match_context() };
+    let about_ports = |text: &str| ["port", "@", "resident"].iter().any(|word| text.contains(word));
+    let texts = corpus::matches(2 * fresh_texts(), seed());
+    let mut matches: Vec<(&str, Expr, Normalized)> = Vec::new();
+    for text in texts.iter().filter(|text| !about_ports(text)) {
+        if let Ok(e) = parse_match(text, &context) {
+            let normal = Normalized::new(&e, None).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+            matches.push((text, e, normal));
+        }
+    }
+    // Whole datapaths only.
+    matches.truncate(matches.len() / world::TABLES * world::TABLES);
+    assert!(matches.len() > 400, "only {} matches to compare", matches.len());
+    let southbound = oracle::Southbound::new();
+    world::write_tables(&southbound, &matches.iter().map(|(text, ..)| *text).collect::<Vec<_>>());
+    let tracer = southbound.tracer();
+    let packets: Vec<_> = corpus::microflows()
+        .into_iter()
+        .filter(|text| !about_ports(text))
+        // ovn-trace 23.03 takes these two for 0 in a microflow whatever is said.
+        .filter(|text| !text.contains("ip.dscp") && !text.contains("ip.ecn"))
+        .filter_map(|text| Some((parse_microflow(&text, &context).ok()?, text)))
+        .collect();
+    let (mut compared, mut report) = (0, String::new());
+    for (d, tables) in matches.chunks(world::TABLES).enumerate() {
+        for (packet, microflow) in &packets {
+            let trace = tracer
+                .trace("--detailed", &format!("dp{d}"), microflow)
+                .unwrap_or_else(|e| panic!("dp{d} {microflow}: {e}"));
+            let theirs = tables_matched(&trace);
+            let environment = Environment { packet, address_sets: &world, port_groups: &Nothing, resident: &|_| false };
+            for (table, (text, e, normal)) in tables.iter().enumerate() {
+                let (tree, clauses) = (e.evaluate(&environment), normal.evaluate(&environment));
+                compared += 1;
+                if tree != theirs.contains(&table) || tree != clauses {
+                    let line = format!(
+                        "{text}\n  on {microflow}\n  OVN {}, tree {tree}, normal form {clauses}: {normal}\n",
+                        theirs.contains(&table)
+                    );
+                    report.push_str(&line);
+                }
+            }
+        }
+    }
+    assert!(report.is_empty(), "of {compared} comparisons these differ:\n{report}");
+    assert!(compared > 20_000, "only {compared} comparisons");
 }

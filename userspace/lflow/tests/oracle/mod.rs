@@ -71,7 +71,7 @@ impl Southbound {
         let child = Command::new("/usr/sbin/ovsdb-server")
             .arg(format!("--remote=punix:{}", socket.display()))
             .arg(format!("--unixctl={}", directory.path().join("sb.ctl").display()))
-            .arg("-vconsole:warn")
+            .arg("-vconsole:off")
             .arg(&database)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -139,9 +139,9 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// `ovn-trace dp MICROFLOW`: its output, or its error.
-    pub(crate) fn trace(&self, microflow: &str) -> Result<String, String> {
-        let answer = call(&self.socket, "trace", &json!(["--minimal", "dp", microflow]));
+    /// `ovn-trace --DETAIL DATAPATH MICROFLOW`: its output, or its error.
+    pub(crate) fn trace(&self, detail: &str, datapath: &str, microflow: &str) -> Result<String, String> {
+        let answer = call(&self.socket, "trace", &json!([detail, datapath, microflow]));
         match (&answer["result"], &answer["error"]) {
             (Value::String(text), _) => Ok(text.clone()),
             (_, Value::String(text)) => Err(text.clone()),

@@ -134,3 +134,37 @@ pub(crate) fn write<'a>(southbound: &Southbound, flows: impl IntoIterator<Item =
     }
     southbound.transact(operations);
 }
+
+/// Tables of one datapath that [`write_tables`] fills.
+pub(crate) const TABLES: usize = 28;
+
+/// ovn-trace's side for the meaning of matches: datapaths `dp0`, `dp1`, …, of [`TABLES`] tables each. A packet passes all tables;
+/// in each, a flow of priority 2 has the match.
+pub(crate) fn write_tables(southbound: &Southbound, matches: &[&str]) {
+    let mut operations = Vec::new();
+    for (name, members) in SETS {
+        operations.push(json!({
+            "op": "insert", "table": "Address_Set", "row": {"name": name, "addresses": set_of(members)},
+        }));
+    }
+    for (d, tables) in matches.chunks(TABLES).enumerate() {
+        let id = format!("00000000-0000-0000-0000-{d:012}");
+        operations.push(json!({
+            "op": "insert", "table": "Datapath_Binding", "uuid-name": format!("dp{d}"),
+            "row": {"tunnel_key": d + 1, "external_ids": ["map", [["name", format!("dp{d}")], ["logical-switch", id]]]},
+        }));
+        for (table, text) in tables.iter().enumerate() {
+            // ovn-trace leaves out tables that match everything and only go on; this does nothing, but not only that.
+            for (priority, text, actions) in [(1, "1", "next;"), (2, *text, "push(reg0); pop(reg0); next;")] {
+                operations.push(json!({
+                    "op": "insert", "table": "Logical_Flow",
+                    "row": {
+                        "logical_datapath": ["named-uuid", format!("dp{d}")], "pipeline": "ingress", "table_id": table,
+                        "priority": priority, "match": text, "actions": actions,
+                    },
+                }));
+            }
+        }
+    }
+    southbound.transact(operations);
+}
