@@ -195,7 +195,9 @@ fn enter_new(own_sys: bool) -> Result<(File, Option<File>)> {
     }
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make / private")?;
+    // What is mounted upon /sys must not propagate to where this namespace came from. /sys and not /, because / is no mount point
+    // in a chroot.
+    mount(none, "/sys", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make /sys private")?;
     // sysfs shows the network devices of the namespace it is mounted from.
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("cannot mount /sys")?;
     mount(Some("bpffs"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).context("cannot mount /sys/fs/bpf")?;
