@@ -16,7 +16,7 @@ pub(crate) use toolchain::EbpfToolchain;
 /// started. Every other command runs the part of this that it needs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also what `--guests=qemu` and `vm` need: QEMU and a static busybox.
+    /// Also what `demo --guests=qemu` needs: QEMU and a static busybox.
     #[arg(long)]
     vm: bool,
     /// Say what is missing and exit with status 1 if anything is; install nothing.

@@ -1,0 +1,17 @@
+//! Both seams: our northd under their controllers, their northd over our node, and clouds that mix the two on the wire.
+
+use anyhow::Result;
+use oxbow_testkit::{Cloud, Node, Northd};
+use oxbow_tests::layer2;
+
+/// Builds the layer-2 network and has every guest reach every other, inside a hypervisor and across.
+fn everybody_reaches_everybody(cloud: &mut Cloud) -> Result<()> {
+    layer2::build(cloud)?;
+    layer2::everybody_reaches_everybody(cloud)?;
+    layer2::spoofed_packets_are_not_heard(cloud)
+}
+
+#[test]
+fn our_northd_with_stock_controllers() -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Stock).run(everybody_reaches_everybody)
+}
