@@ -7,9 +7,12 @@ use aya::programs::tc::{
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 /// What a device is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -221,6 +224,15 @@ impl Links {
         Ok(removed)
     }
 
+    /// Detaches every pinned link at once.
+    pub(super) fn detach_all(&mut self) -> Result<(), AttachError> {
+        self.attached.clear();
+        for (_, path) in list(&self.pins.links())? {
+            remove_pin(&path)?;
+        }
+        Ok(())
+    }
+
     /// Removes our clsact filters from every device of this network namespace.
     pub(super) fn detach_clsact_everywhere() -> Result<(), AttachError> {
         let devices = nix::net::if_::if_nameindex()
@@ -235,12 +247,57 @@ impl Links {
     }
 }
 
+/// Detaches a pinned link and removes the pin. Removing the pin alone would detach too, but only some time later.
 fn remove_pin(pin: &PathBuf) -> Result<(), AttachError> {
+    let failed = |what: &str, e: &io::Error| AttachError::Pin { path: pin.clone(), reason: format!("{what}: {e}") };
+    match open_pin(pin) {
+        Ok(link) => match detach_now(link.as_fd()) {
+            Ok(()) => {}
+            // The device is gone, and with it the attachment.
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {}
+            Err(e) => return Err(failed("cannot detach", &e)),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("cannot open", &e)),
+    }
     match fs::remove_file(pin) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(AttachError::Pin { path: pin.clone(), reason: e.to_string() }),
     }
+}
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// The part of `union bpf_attr` that BPF_OBJ_GET needs (linux/bpf.h).
+#[repr(C)]
+struct ObjectAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `BPF_OBJ_GET`: aya's link types do not give their descriptor away.
+fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let attr = ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: attribute and path are live; the kernel only reads them.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<ObjectAttr>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// `BPF_LINK_DETACH` (linux/bpf.h): the program sees no packet any more when this returns.
+fn detach_now(link: BorrowedFd<'_>) -> io::Result<()> {
+    // link_detach.link_fd of `union bpf_attr`
+    let attr = link.as_raw_fd() as u32;
+    // SAFETY: the attribute is a live word of the size given, which the kernel only reads.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const attr, size_of_val(&attr)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn attach_clsact(program: &mut SchedClassifier, name: &str, role: Role) -> Result<(), AttachError> {

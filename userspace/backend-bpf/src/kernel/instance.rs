@@ -312,7 +312,8 @@ impl Instance {
     }
 
     /// Removes every link, program and map of this hypervisor, of other layouts too. Devices pass frames to the host's stack again.
-    pub fn remove_everything(self) -> Result<(), AttachError> {
+    pub fn remove_everything(mut self) -> Result<(), AttachError> {
+        self.links.detach_all()?;
         if self.hook == Hook::Clsact {
             Links::detach_clsact_everywhere()?;
         }
