@@ -5,7 +5,7 @@ use crate::microflow;
 use crate::southbound::{PortRow, Southbound};
 use crate::trace::{Trace, Traced};
 use anyhow::{Context as _, Result};
-use oxbow_pipeline::compile::Element;
+use oxbow_pipeline::compile::{Element, FlowRow};
 use oxbow_pipeline::ir::{Field, PortKind};
 use oxbow_pipeline::reference::{Fields, Outcome, parse};
 use std::fmt;
@@ -128,6 +128,11 @@ fn comes_out(sender: &PortRow, receiver: &PortRow, hypervisor: usize, cloud: &Cl
 
 /// Packets about which ovn-trace 23.03 is known to be wrong or to know nothing.
 fn abstains(south: &Southbound, sender: &PortRow, fields: &Fields, outcomes: &[Outcome]) -> Option<&'static str> {
+    let tos = fields.get(Field::IpDscp) != 0 || fields.get(Field::IpEcn) != 0;
+    let looked_at = |flow: &FlowRow| flow.matches.contains("ip.dscp") || flow.matches.contains("ip.ecn");
+    if tos && south.flows.iter().any(|flow| flow.datapaths.contains(&sender.port.datapath) && looked_at(flow)) {
+        return Some("ovn-trace takes the traffic class of every microflow for zero");
+    }
     let learned = outcomes.iter().any(|outcome| !outcome.learned.is_empty());
     if learned && fields.get(Field::EthSrc) == fields.get(Field::EthDst) {
         return Some("ovn-trace does not learn addresses, so it does not know the sender's own");

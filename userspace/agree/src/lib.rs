@@ -15,6 +15,7 @@ pub mod generator;
 pub mod microflow;
 pub mod random;
 pub mod southbound;
+pub mod topology;
 pub mod trace;
 
 pub use cloud::{Cloud, Delivery};

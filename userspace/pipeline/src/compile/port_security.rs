@@ -224,10 +224,10 @@ impl Builder {
         let own = |field| any(field, [0, mac].map(|value| Masked { value, mask: super::reach::ones(48) }).to_vec());
         // Manual and RFC 4861: the hop limit of neighbor discovery is 255. 23.03 looks for 225.
         let mut solicit = neighbor_discovery(135);
-        solicit.push(own(Field::NdSll));
+        solicit.extend([exact(Field::EthSrc, mac), own(Field::NdSll)]);
         self.rule(Sub::InNd, 90, solicit, SubResult::Pass);
         let mut advertise = neighbor_discovery(136);
-        advertise.push(own(Field::NdTll));
+        advertise.extend([exact(Field::EthSrc, mac), own(Field::NdTll)]);
         if !element.ip6.is_empty() {
             advertise.push(any(Field::NdTarget, ip6(element)));
         }

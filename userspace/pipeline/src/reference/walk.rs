@@ -412,10 +412,9 @@ impl Walk<'_> {
         };
         let mut frame = packet.write();
         if let Some(tag) = tag {
-            // A tag that the packet already has gets the nested port's VLAN id and keeps its priority.
-            let tci = packet.now.get(Field::VlanTci) as u16;
-            let tagged = tci & VLAN_PRESENT != 0;
-            set_tag(&mut frame, tagged, (tci & 0xe000) | VLAN_PRESENT | tag);
+            // Outside of a tag that the packet may have: on the way in one tag is taken off, so on the way out one is put on. (ovn-controller 23.03
+            // overwrites the VLAN id of such a packet and so loses it.)
+            set_tag(&mut frame, false, VLAN_PRESENT | tag);
         }
         let destination = Destination::Device { ifindex, datapath, port: outport };
         self.out.outputs.push(Output { destination, frame });
