@@ -351,6 +351,10 @@ impl Northd {
             let Some((column, value)) = self.nb_columns.get(&key) else { continue };
             let Some(row) = self.source.row(column.table(), key.1) else { continue };
             if row.datum(*column) != value {
+                if *column == nb::nb_global::OPTIONS.any() {
+                    // The column is the administrator's too: what was not seen yet must not be overwritten.
+                    transaction.verify(row, nb::nb_global::OPTIONS);
+                }
                 let _ = transaction.update(column.table(), key.1).set_datum(*column, value.clone());
             }
         }

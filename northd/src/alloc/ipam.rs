@@ -275,10 +275,10 @@ impl Ipam {
         let Some(state) = self.ports.get(&port) else { return };
         let (Some(switch), Some(request)) = (state.switch, state.request) else { return };
         let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()).cloned() else { return };
+        let asked = request.ipv4.map(u32::from).filter(|w| pool.contains(*w));
         let ip = kept.ipv4.or_else(|| {
             pool.subnet?;
-            let wanted = request.ipv4.map(u32::from).filter(|w| pool.contains(*w));
-            if let Some(wanted) = wanted
+            if let Some(wanted) = asked
                 && !self.used_ips.get(&switch).is_some_and(|u| u.contains_key(&wanted))
             {
                 self.count_ip(switch, wanted, true);
@@ -295,7 +295,8 @@ impl Ipam {
             let mac = match request.mac {
                 Some(wanted) if self.used_macs.contains_key(&wanted.as_u64()) => return None,
                 Some(wanted) => wanted,
-                None => self.unused_mac(mac_prefix, ip)?,
+                // The address asked for counts, even if another port has it.
+                None => self.unused_mac(mac_prefix, asked.or(ip))?,
             };
             self.count_mac(mac.as_u64(), true);
             Some(mac)
