@@ -71,6 +71,8 @@ pub(crate) enum Allocation {
     PortKey,
     /// The VLAN tag of a nested port.
     Tag,
+    /// The queue of a port with bandwidth limits, on its chassis.
+    Queue,
     /// The addresses of a port that asked for dynamic ones.
     Addresses,
     /// Values made up once for the whole deployment.

@@ -42,6 +42,7 @@ ovn-nbctl ls-add sw4 -- set logical_switch sw4 other_config:subnet=172.16.0.8/28
 ovn-nbctl lsp-add sw4 o1 -- lsp-set-addresses o1 dynamic
 ovn-nbctl lsp-add sw4 o2 -- lsp-set-addresses o2 "00:00:00:00:00:a2 172.16.0.6" dynamic
 ovn-nbctl lsp-add sw4 o3 -- lsp-set-addresses o3 "dynamic 172.16.0.6"
+ovn-nbctl lsp-del o3
 ovn-nbctl set logical_switch_port o2 addresses='["00:00:00:00:00:a2 172.16.0.5"]'
 ovn-nbctl lsp-del n2 -- lsp-del v1 -- lsp-del m1 -- lsp-del v2
 ovn-nbctl set nb_global . options:mac_prefix=0a:00:01

@@ -15,3 +15,15 @@ ovn-sbctl lsp-bind p2 ch2 -- set port_binding p2 up=true
 ovn-sbctl chassis-del ch2
 ovn-sbctl chassis-del ch1
 ovn-nbctl lsp-del p2
+ovn-nbctl lsp-add sw0 q1 -- lsp-set-options q1 qos_max_rate=7000 -- lsp-add sw0 q2 -- lsp-set-options q2 qos_burst=5
+ovn-sbctl chassis-add ch3 geneve 127.0.0.3
+ovn-sbctl lsp-bind q1 ch3
+ovn-sbctl lsp-bind q2 ch3
+ovn-sbctl lsp-unbind q1
+ovn-nbctl lsp-set-options q2
+ovn-sbctl lsp-bind q1 ch3
+ovn-nbctl lsp-set-options q2 qos_min_rate=1 qdisc_queue_id=9
+ovn-nbctl lsp-del q1
+ovn-sbctl chassis-add ch4 vxlan 127.0.0.4
+ovn-nbctl ls-add swx -- lsp-add swx px
+ovn-sbctl chassis-del ch4

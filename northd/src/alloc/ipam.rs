@@ -275,7 +275,7 @@ impl Ipam {
         let Some(state) = self.ports.get(&port) else { return };
         let (Some(switch), Some(request)) = (state.switch, state.request) else { return };
         let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()).cloned() else { return };
-        let asked = request.ipv4.map(u32::from).filter(|w| pool.contains(*w));
+        let asked = request.ipv4.map(u32::from).filter(|w| pool.subnet.is_none() || pool.contains(*w));
         let ip = kept.ipv4.or_else(|| {
             pool.subnet?;
             if let Some(wanted) = asked

@@ -5,6 +5,7 @@
 
 mod ipam;
 mod key_space;
+mod queues;
 mod tags;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::source::{Allocation, Fact, IndexKey, Source, TableId, symmetric_diffe
 
 use ipam::Ipam;
 use key_space::KeySpace;
+use queues::Queues;
 use tags::Tags;
 
 /// Values made up once for the whole deployment and kept in NB_Global's options.
@@ -45,6 +47,7 @@ pub(crate) struct Allocations {
     /// Per port: the switch whose key space it has a key of.
     switch_of: FxHashMap<Uuid, Uuid>,
     tags: Tags,
+    queues: Queues,
     ipam: Ipam,
     dirty: Dirty,
     /// Requests that could not be met, for the log.
@@ -56,6 +59,8 @@ pub(crate) struct Allocations {
 pub(crate) struct Dirty {
     pub(crate) switches: BTreeSet<Uuid>,
     pub(crate) ports: BTreeSet<Uuid>,
+    /// Names of ports that were bound to another chassis.
+    pub(crate) bound: BTreeSet<Text>,
     pub(crate) globals: bool,
 }
 
@@ -65,6 +70,7 @@ impl Allocations {
             Allocation::DatapathKey => self.datapaths.key(row),
             Allocation::PortKey => self.ports.get(self.switch_of.get(&row)?)?.key(row),
             Allocation::Tag => self.tags.tag(row),
+            Allocation::Queue => self.queues.queue(row),
             Allocation::Addresses | Allocation::Globals => None,
         }
     }
@@ -104,6 +110,12 @@ impl Allocations {
         for &port in &dirty.ports {
             self.update_port_key(source, port, &mut changed);
             changed.extend(self.tags.update(source, port).then_some((Allocation::Tag, port)));
+            changed.extend(self.queues.update(source, port).then_some((Allocation::Queue, port)));
+        }
+        for name in std::mem::take(&mut dirty.bound) {
+            if let Some(&port) = source.members(&IndexKey::PortByName(name)).first() {
+                changed.extend(self.queues.update(source, port).then_some((Allocation::Queue, port)));
+            }
         }
         let prefix = &self.globals.mac_prefix;
         for port in self.ipam.update(source, &dirty, prefix, &mut self.refusals) {
@@ -237,6 +249,8 @@ impl Allocations {
             self.dirty.ports.insert(change.uuid);
         } else if table == TableId::of(nb::nb_global::TABLE) || table == TableId::of(sb::encap::TABLE) {
             self.dirty.globals = true;
+        } else if table == TableId::of(sb::port_binding::TABLE) && change.has_changed(sb::port_binding::CHASSIS) {
+            self.dirty.bound.extend(change.row().map(|row| row.get(sb::port_binding::LOGICAL_PORT).clone()));
         }
     }
 }

@@ -46,6 +46,9 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     if config.vlan_passthru && matches!(kind, PortType::Vif | PortType::Other) {
         options.push(("vlan-passthru".into(), "true".into()));
     }
+    if let Some(queue) = cx.read(&AllocatedNumber(Allocation::Queue, key)) {
+        options.push(("qdisc_queue_id".into(), queue.to_string().as_str().into()));
+    }
     let (main, additional) = requested_chassis(cx, key);
     let tag = match cx.read(&AllocatedNumber(Allocation::Tag, key)) {
         Some(tag) => tag.to_datum(),

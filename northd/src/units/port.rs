@@ -85,6 +85,8 @@ pub(crate) fn port(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
         } else if element == "router" {
             // Addresses of the router port: none until routers are compiled.
         } else if DynamicRequest::parse(element).is_some() {
+            // A given Ethernet address is delivered to even where no IP address is to be had.
+            port.macs.extend(Mac::parse_prefix(element).map(|(mac, _)| mac));
             if let Some(known) = cx.read(&AllocatedAddresses(key)).and_then(|text| PortAddresses::parse(text)) {
                 port.macs.push(known.mac);
                 port.addresses.push(known);

@@ -1,0 +1,316 @@
+//! Incremental computation and reconciliation of the whole of northd, on replicas without servers.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cloud;
+
+use cloud::{Cloud, committed, flows};
+use oxbow_ovsdb::{Outcome as Ended, Transaction, Uuid};
+use oxbow_schema::nb::{logical_switch as ls, logical_switch_port as lsp};
+use oxbow_schema::sb::{self, logical_dp_group, logical_flow, port_binding};
+use proptest::prelude::*;
+
+/// Units that a switch port has by itself.
+const UNITS_OF_A_PORT: u64 = 6;
+
+#[test]
+fn the_work_for_a_port_does_not_depend_on_the_network() {
+    let mut work = Vec::new();
+    for ports in [3, 60] {
+        let mut cloud = Cloud::new();
+        for s in 0..4 {
+            let switch = cloud.add_switch(&format!("sw{s}"));
+            for p in 0..ports {
+                cloud.add_port(switch, &format!("p{s}-{p}"), &[&format!("00:00:00:00:{s:02x}:{p:02x} 10.0.{s}.{p}")]);
+            }
+        }
+        cloud.settle();
+        let switch = cloud.add_switch("one");
+        cloud.settle();
+        cloud.northd.reset_stats();
+        cloud.add_port(switch, "new", &["00:00:00:00:09:09 10.9.9.9"]);
+        let settled = cloud.settle();
+        work.push((settled.computed, settled.sb_operations));
+    }
+    assert_eq!(work[0], work[1], "units computed and rows written, with few ports and with many");
+    assert!(work[0].0 <= 2 * UNITS_OF_A_PORT + 2, "its own units, and again when its binding is there: {work:?}");
+}
+
+#[test]
+fn a_change_that_no_flow_shows_stops_early() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let port = cloud.add_port(switch, "p", &["00:00:00:00:00:01 10.0.0.1"]);
+    cloud.settle();
+    cloud.northd.reset_stats();
+    cloud.edit(lsp::TABLE, port, |d| d.set(lsp::EXTERNAL_IDS, [("a", "b")]));
+    let settled = cloud.settle();
+    assert_eq!((settled.computed, settled.sb_operations), (1, 1), "only the binding: {:?}", cloud.northd.stats());
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::OTHER_CONFIG, [("unheard-of", "true")]));
+    let settled = cloud.settle();
+    assert_eq!(settled.sb_operations, 0, "{settled:?}");
+    assert!(settled.computed <= 2, "the switch's configuration and its datapath: {settled:?}");
+}
+
+#[test]
+fn flows_of_several_switches_share_rows_and_a_group_row_grows() {
+    let mut cloud = Cloud::new();
+    cloud.add_switch("sw0");
+    cloud.add_switch("sw1");
+    cloud.settle();
+    assert_eq!(cloud.sb.len(logical_dp_group::TABLE), 1);
+    let before = cloud.sb.len(logical_flow::TABLE);
+    cloud.add_switch("sw2");
+    let settled = cloud.settle();
+    assert_eq!((cloud.sb.len(logical_dp_group::TABLE), cloud.sb.len(logical_flow::TABLE)), (1, before));
+    assert!(settled.sb_operations <= 4, "a datapath, its IP_Multicast, one more member of the group: {settled:?}");
+    assert_eq!(flows(&cloud.sb).len(), 3 * before);
+}
+
+#[test]
+fn what_others_do_to_the_southbound_database_is_undone() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    cloud.add_switch("sw1");
+    cloud.add_port(switch, "p", &["00:00:00:00:00:01 10.0.0.1", "unknown"]);
+    cloud.settle();
+    let before = flows(&cloud.sb);
+
+    let mut vandal = Transaction::new(sb::DATABASE);
+    for row in cloud.sb.rows(logical_flow::TABLE).take(5) {
+        vandal.delete(logical_flow::TABLE, row.uuid());
+    }
+    let group = cloud.sb.rows(logical_dp_group::TABLE).next().unwrap().clone();
+    let one: Vec<Uuid> = group.get(logical_dp_group::DATAPATHS).iter().take(1).collect();
+    let _ = vandal.update(logical_dp_group::TABLE, group.uuid()).set(logical_dp_group::DATAPATHS, one);
+    let _ = vandal.insert(logical_flow::TABLE).set(logical_flow::PIPELINE, "ingress").set(logical_flow::MATCH, "bad");
+    let _ = vandal.insert(sb::address_set::TABLE).set(sb::address_set::NAME, "stale");
+    let binding = cloud.sb.rows(port_binding::TABLE).next().unwrap().uuid();
+    let _ = vandal.update(port_binding::TABLE, binding).set(port_binding::MAC, ["nonsense"]);
+    cloud.sb_write(&vandal);
+    assert_ne!(flows(&cloud.sb), before);
+
+    let computed = cloud.settle().computed;
+    assert_eq!(flows(&cloud.sb), before);
+    assert_eq!(cloud.sb.len(sb::address_set::TABLE), 1);
+    assert!(cloud.sb.row(port_binding::TABLE, binding).unwrap().get(port_binding::MAC).contains("unknown"));
+    assert!(computed <= 2, "compared, not computed: {computed}");
+}
+
+#[test]
+fn a_failed_transaction_is_written_again_and_nothing_is_computed() {
+    let mut cloud = Cloud::new();
+    cloud.add_switch("sw0");
+    let lost = cloud.run();
+    assert!(lost.sb.is_some());
+    cloud.northd.sb_done(&Ended::Disconnected, 0);
+    cloud.northd.nb_done(&Ended::TryAgain);
+    let again = cloud.run();
+    assert_eq!(again.computed, 0);
+    assert_eq!(again.sb.unwrap().len(), lost.sb.unwrap().len(), "the same rows");
+}
+
+#[test]
+fn the_sequence_number_comes_with_the_flows_and_goes_back_after_them() {
+    use oxbow_schema::nb::nb_global as nbg;
+    let mut cloud = Cloud::new();
+    let global = cloud.nb.rows(nbg::TABLE).next().unwrap().uuid();
+    cloud.edit(nbg::TABLE, global, |d| d.set(nbg::NB_CFG, 7));
+    cloud.add_switch("sw0");
+    let first = cloud.run();
+    let text = first.sb.as_ref().unwrap().to_json();
+    assert!(text.contains("\"nb_cfg\":7") && text.contains("ls_in_l2_lkup"), "{text}");
+    let northbound = first.nb.unwrap().to_json();
+    assert!(!northbound.contains("\"sb_cfg\":7"), "not before the flows are there: {northbound}");
+    cloud.sb_write(&first.sb.unwrap());
+    cloud.northd.sb_done(&committed(), 1_800_000_000_000);
+    cloud.northd.nb_done(&Ended::TryAgain);
+    cloud.settle();
+    let row = cloud.nb.row(nbg::TABLE, global).unwrap();
+    assert_eq!((row.get(nbg::SB_CFG), row.get(nbg::HV_CFG)), (7, 7));
+    assert_eq!(row.get(nbg::SB_CFG_TIMESTAMP), 1_800_000_000_000);
+}
+
+#[test]
+fn router_ports_are_reported_once_and_the_rest_works() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let port = cloud.add_port(switch, "to-router", &["router"]);
+    cloud.edit(lsp::TABLE, port, |d| d.set(lsp::TYPE, "router").set(lsp::OPTIONS, [("router-port", "r")]));
+    cloud.add_port(switch, "vm", &["00:00:00:00:00:01 10.0.0.1"]);
+    let reports = format!("{:?}", cloud.run().reports);
+    assert!(reports.contains("to-router"), "{reports}");
+    cloud.northd.sb_done(&Ended::TryAgain, 0);
+    cloud.northd.nb_done(&Ended::TryAgain);
+    assert!(cloud.run().reports.is_empty());
+    cloud.northd.sb_done(&Ended::TryAgain, 0);
+    cloud.northd.nb_done(&Ended::TryAgain);
+    cloud.settle();
+    assert!(flows(&cloud.sb).iter().any(|f| f.contains("outport = \"vm\"")));
+}
+
+/// A change of the northbound database.
+#[derive(Clone, Debug)]
+enum Change {
+    AddSwitch,
+    DeleteSwitch(usize),
+    Configure(usize, &'static str, &'static str),
+    AddPort(usize, &'static str),
+    DeletePort(usize),
+    Address(usize, &'static str),
+    Enable(usize, bool),
+    Type(usize, &'static str),
+    Option(usize, &'static str, &'static str),
+    Bind(usize, bool),
+}
+
+const ADDRESSES: &[&str] = &[
+    "unknown",
+    "dynamic",
+    "00:00:00:00:00:01 10.0.0.1 fd00::1",
+    "00:00:00:00:00:02",
+    "dynamic 10.0.0.9",
+    "0a:00:00:00:00:77 dynamic",
+    "garbage",
+    "00:00:00:00:00:03 10.0.0.3",
+    "router",
+];
+
+fn change() -> impl Strategy<Value = Change> {
+    let n = 0..64usize;
+    let pick = |list: &'static [&'static str]| prop::sample::select(list);
+    prop_oneof![
+        Just(Change::AddSwitch),
+        n.clone().prop_map(Change::DeleteSwitch),
+        (
+            n.clone(),
+            pick(&["subnet", "exclude_ips", "ipv6_prefix", "vlan-passthru", "mcast_snoop", "requested-tnl-key"]),
+            pick(&["10.0.0.0/28", "10.0.0.4..10.0.0.6", "fd00::", "true", "7", ""]),
+        )
+            .prop_map(|(s, k, v)| Change::Configure(s, k, v)),
+        (n.clone(), pick(ADDRESSES)).prop_map(|(s, a)| Change::AddPort(s, a)),
+        (n.clone(), pick(ADDRESSES)).prop_map(|(s, a)| Change::AddPort(s, a)),
+        n.clone().prop_map(Change::DeletePort),
+        (n.clone(), pick(ADDRESSES)).prop_map(|(p, a)| Change::Address(p, a)),
+        (n.clone(), any::<bool>()).prop_map(|(p, on)| Change::Enable(p, on)),
+        (n.clone(), pick(&["", "localnet", "localport", "external", "virtual", "vtep", "router", "nonsense"]))
+            .prop_map(|(p, t)| Change::Type(p, t)),
+        (
+            n.clone(),
+            pick(&["requested-tnl-key", "mcast_flood", "virtual-ip", "virtual-parents", "qdisc_queue_id"]),
+            pick(&["3", "true", "10.0.0.8", "p1,p2", ""]),
+        )
+            .prop_map(|(p, k, v)| Change::Option(p, k, v)),
+        (n, any::<bool>()).prop_map(|(p, up)| Change::Bind(p, up)),
+    ]
+}
+
+struct Walk {
+    cloud: Cloud,
+    switches: Vec<Uuid>,
+    ports: Vec<(Uuid, Uuid)>,
+    named: usize,
+}
+
+impl Walk {
+    fn step(&mut self, change: &Change) {
+        let cloud = &mut self.cloud;
+        let switch = |n: usize, of: &[Uuid]| (!of.is_empty()).then(|| of[n % of.len()]);
+        let port = |n: usize, of: &[(Uuid, Uuid)]| (!of.is_empty()).then(|| n % of.len());
+        let set = |map: oxbow_ovsdb::MapView<'_, oxbow_ovsdb::Text, oxbow_ovsdb::Text>, key: &str, value: &str| {
+            let mut pairs: Vec<(String, String)> = map.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            pairs.retain(|(k, _)| k != key);
+            if !value.is_empty() {
+                pairs.push((key.into(), value.into()));
+            }
+            pairs
+        };
+        match *change {
+            Change::AddSwitch => {
+                self.named += 1;
+                self.switches.push(cloud.add_switch(&format!("sw{}", self.named)));
+            }
+            Change::DeleteSwitch(n) => {
+                let Some(gone) = switch(n, &self.switches) else { return };
+                self.switches.retain(|s| *s != gone);
+                cloud.remove(ls::TABLE, gone);
+                for (_, port) in self.ports.extract_if(.., |(s, _)| *s == gone) {
+                    cloud.remove(lsp::TABLE, port);
+                }
+            }
+            Change::Configure(n, key, value) => {
+                let Some(switch) = switch(n, &self.switches) else { return };
+                let row = cloud.nb.row(ls::TABLE, switch).cloned().unwrap();
+                let pairs = set(row.get(ls::OTHER_CONFIG), key, value);
+                cloud.edit(ls::TABLE, switch, |d| d.set(ls::OTHER_CONFIG, pairs));
+            }
+            Change::AddPort(n, address) => {
+                let Some(switch) = switch(n, &self.switches) else { return };
+                self.named += 1;
+                let port = cloud.add_port(switch, &format!("p{}", self.named), &[address]);
+                self.ports.push((switch, port));
+            }
+            Change::DeletePort(n) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                let (switch, port) = self.ports.remove(at);
+                cloud.delete_port(switch, port);
+            }
+            Change::Address(n, address) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                cloud.edit(lsp::TABLE, self.ports[at].1, |d| d.set(lsp::ADDRESSES, [address]));
+            }
+            Change::Enable(n, on) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                cloud.edit(lsp::TABLE, self.ports[at].1, |d| d.set(lsp::ENABLED, Some(on)));
+            }
+            Change::Type(n, kind) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                cloud.edit(lsp::TABLE, self.ports[at].1, |d| d.set(lsp::TYPE, kind));
+            }
+            Change::Option(n, key, value) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                let row = cloud.nb.row(lsp::TABLE, self.ports[at].1).cloned().unwrap();
+                let pairs = set(row.get(lsp::OPTIONS), key, value);
+                cloud.edit(lsp::TABLE, row.uuid(), |d| d.set(lsp::OPTIONS, pairs));
+            }
+            Change::Bind(n, up) => {
+                let mut bindings: Vec<Uuid> = cloud.sb.rows(port_binding::TABLE).map(|r| r.uuid()).collect();
+                bindings.sort();
+                let Some(binding) = switch(n, &bindings) else { return };
+                let mut transaction = Transaction::new(sb::DATABASE);
+                let chassis = match cloud.sb.rows(sb::chassis::TABLE).next() {
+                    Some(row) => row.uuid(),
+                    None => transaction.insert(sb::chassis::TABLE).set(sb::chassis::NAME, "ch").uuid(),
+                };
+                let _ = transaction
+                    .update(port_binding::TABLE, binding)
+                    .set(port_binding::CHASSIS, up.then_some(chassis))
+                    .set(port_binding::UP, Some(up));
+                cloud.sb_write(&transaction);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// After every step: no unit differs from what it computes from nothing, and a northd that starts on these databases
+    /// finds nothing to write.
+    #[test]
+    fn random_walks_equal_from_scratch(changes in prop::collection::vec(change(), 1..24)) {
+        let mut walk = Walk { cloud: Cloud::new(), switches: Vec::new(), ports: Vec::new(), named: 0 };
+        walk.step(&Change::AddSwitch);
+        for change in &changes {
+            walk.step(change);
+            walk.cloud.settle();
+            let found = walk.cloud.northd.audit();
+            prop_assert!(found.is_empty(), "after {:?}: {:#?}\n{:?}", change, found, walk.cloud.nb);
+            let settled = walk.cloud.restarted().settle();
+            prop_assert!(
+                settled.sb_operations == 0 && settled.nb_operations == 0,
+                "after {:?} a restart writes {:#?}\n{:?}", change, settled, walk.cloud.nb
+            );
+        }
+    }
+}
