@@ -305,3 +305,34 @@ fn a_database_file_reads_as_the_server_that_wrote_it() {
     let error = load_database_file(&server.files()[0], sb::DATABASE).unwrap_err();
     assert_eq!(error.to_string(), "file holds database OVN_Northbound, not OVN_Southbound");
 }
+
+#[test]
+fn a_schema_conversion_is_followed_without_losing_or_inventing_anything() {
+    let server = OvsdbServer::northbound().unwrap();
+    server.nbctl("ls-add sw0 -- lr-add lr0 -- lrp-add lr0 lrp0 0a:00:00:00:00:01 10.0.0.1/24").unwrap();
+    let mut schema: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(oxbow_testkit::ovsdb::NB_SCHEMA).unwrap()).unwrap();
+    schema["version"] = "7.0.99".into();
+    schema["tables"]["NAT"]["columns"]["match"] = serde_json::json!({"type": "string"});
+    let directory = tempfile::tempdir().unwrap();
+    let newer = directory.path().join("newer.ovsschema");
+    std::fs::write(&newer, schema.to_string()).unwrap();
+    runtime().block_on(async {
+        let mut client = Watched::start(nb_config(server.remote()));
+        client.synchronized().await;
+        assert!(!client.replica().has_column(nb::nat::MATCH));
+        client.clear_changes();
+        let output = std::process::Command::new("ovsdb-client")
+            .arg("convert")
+            .arg(server.remote())
+            .arg(&newer)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        client.until_column(nb::nat::MATCH).await;
+        assert_eq!(client.changes(), [], "the rows are the same");
+        assert_eq!(client.status().text(), "connected");
+        server.nbctl("ls-del sw0").unwrap();
+        client.until("no switch", |replica| (replica.len(nb::logical_switch::TABLE) == 0).then_some(())).await;
+    });
+}

@@ -102,6 +102,18 @@ impl Watched {
         }
     }
 
+    /// Waits until the server is known to have a column. Nobody reports that by itself, so events are taken as they come.
+    pub(crate) async fn until_column(&mut self, column: impl Into<oxbow_ovsdb::AnyColumn>) {
+        let column = column.into();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.client.replica().has_column(column) {
+            assert!(tokio::time::Instant::now() < deadline, "no {column:?}: {:?}", self.client.status());
+            if let Ok(event) = tokio::time::timeout(Duration::from_millis(20), self.client.next()).await {
+                self.take(&event);
+            }
+        }
+    }
+
     /// Waits until the connection's status is as wanted.
     pub(crate) async fn status_until(&mut self, awaited: &str, wanted: impl Fn(&ConnectionStatus) -> bool) {
         let mut status = self.client.watch_status();
