@@ -48,6 +48,8 @@ fn tls(ssl: &SslOptions) -> TlsFiles {
         certificate: ssl.certificate,
         bootstrap_ca: ssl.bootstrap_ca_cert.is_some(),
         ca_certificate: ssl.bootstrap_ca_cert.or(ssl.ca_cert),
+        protocols: ssl.ssl_protocols,
+        server_name: ssl.ssl_server_name,
     }
 }
 

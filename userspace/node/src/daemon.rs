@@ -199,12 +199,16 @@ fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
             certificate: Some(PathBuf::from(&row.certificate)),
             ca_certificate: Some(PathBuf::from(&row.ca_cert)),
             bootstrap_ca: row.bootstrap,
+            protocols: options.ssl_protocols.clone(),
+            server_name: options.ssl_server_name.clone(),
         },
         None => TlsFiles {
             private_key: options.private_key.clone(),
             certificate: options.certificate.clone(),
             ca_certificate: options.ca_cert.clone().or_else(|| options.bootstrap_ca_cert.clone()),
             bootstrap_ca: options.bootstrap_ca_cert.is_some(),
+            protocols: options.ssl_protocols.clone(),
+            server_name: options.ssl_server_name.clone(),
         },
     }
 }

@@ -144,6 +144,8 @@ pub struct Client {
     last_condition: u64,
     /// The replica and the server have diverged: updates are of no use until everything comes anew.
     diverged: bool,
+    /// Whether the owner was told last that a connection is synchronised.
+    synchronized: bool,
     ended: bool,
 }
 
@@ -174,6 +176,7 @@ impl Client {
             last_transaction: 0,
             last_condition: 0,
             diverged: false,
+            synchronized: false,
             ended: false,
         }
     }
@@ -204,8 +207,14 @@ impl Client {
     /// Turns what the session reports into what the owner is told; `None` when there is nothing to tell.
     fn digest(&mut self, event: Option<SessionEvent>) -> Option<Event> {
         Some(match event {
-            Some(SessionEvent::Synchronized { remote }) => Event::Connected { remote },
-            Some(SessionEvent::Lost { remote, reason }) => Event::Disconnected { remote, reason },
+            Some(SessionEvent::Synchronized { remote }) => {
+                self.synchronized = true;
+                Event::Connected { remote }
+            }
+            Some(SessionEvent::Lost { remote, reason }) => {
+                self.synchronized = false;
+                Event::Disconnected { remote, reason }
+            }
             Some(SessionEvent::Lock(state)) => Event::Lock(state),
             Some(SessionEvent::TransactionDone { id, outcome }) => Event::TransactionDone { id, outcome },
             Some(SessionEvent::ConditionAcknowledged(number)) => Event::ConditionAcknowledged(number),
@@ -231,6 +240,7 @@ impl Client {
             }
             None => {
                 self.ended = true;
+                self.synchronized = false;
                 let reason = "the connection's task ended".to_owned();
                 Event::Disconnected { remote: self.status().remote.unwrap_or_default(), reason }
             }
@@ -306,12 +316,16 @@ impl Client {
         self.command(Command::ResetClusterState);
     }
 
-    /// Where the client stands now.
+    /// Where the client stands now. `synchronized` only after [`Event::Connected`] was taken, so the replica then holds all of
+    /// the initial data.
     pub fn status(&self) -> ConnectionStatus {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        status.synchronized &= self.synchronized;
+        status
     }
 
-    /// For others than the owner (appctl, metrics): where the client stands, kept up to date.
+    /// For others than the owner (appctl, metrics): where the connection stands, kept up to date. It may be ahead of
+    /// the events that the owner has taken.
     pub fn watch_status(&self) -> watch::Receiver<ConnectionStatus> {
         self.status.clone()
     }

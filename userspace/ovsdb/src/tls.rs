@@ -12,7 +12,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -25,10 +25,38 @@ pub struct TlsFiles {
     pub private_key: Option<PathBuf>,
     /// PEM certificate, with any intermediate certificates behind it.
     pub certificate: Option<PathBuf>,
-    /// PEM certificate authority that the server's certificate must lead to.
+    /// PEM certificate authority that the server's certificate must lead to; the name `none` accepts any server.
     pub ca_certificate: Option<PathBuf>,
     /// When the authority's file does not exist, take the authority from the first server connected to and write it there.
     pub bootstrap_ca: bool,
+    /// Which protocol versions may be used, as `--ssl-protocols` says it: names separated by commas or blanks, `-` between two for a
+    /// range, `+` behind one for it and all later. All that are supported (TLSv1.2 and TLSv1.3) when absent.
+    pub protocols: Option<String>,
+    /// The name to ask the server for (server name indication); the remote's host when absent.
+    pub server_name: Option<String>,
+}
+
+/// The versions that a `--ssl-protocols` names. Versions before 1.2 are known but never used.
+fn protocol_versions(text: &str) -> io::Result<Vec<&'static SupportedProtocolVersion>> {
+    const NAMES: [&str; 4] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{text}: {what}"));
+    let place = |name: &str| {
+        let found = NAMES.iter().position(|known| *known == name);
+        found.ok_or_else(|| wrong(&format!("\"{name}\" is not a TLS protocol version")))
+    };
+    let mut wanted = [false; NAMES.len()];
+    for item in text.split([',', ' ', '\t']).filter(|item| !item.is_empty()) {
+        let (first, last) = match (item.strip_suffix('+'), item.split_once('-')) {
+            (Some(first), _) => (place(first)?, NAMES.len() - 1),
+            (None, Some((first, last))) => (place(first)?, place(last)?),
+            (None, None) => (place(item)?, place(item)?),
+        };
+        wanted.iter_mut().take(last + 1).skip(first).for_each(|wanted| *wanted = true);
+    }
+    let supported = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
+    let versions: Vec<_> =
+        supported.into_iter().filter(|(place, _)| wanted[*place]).map(|(_, version)| version).collect();
+    if versions.is_empty() { Err(wrong("no supported TLS protocol version")) } else { Ok(versions) }
 }
 
 fn invalid(path: &Path, what: &str, error: impl std::fmt::Display) -> io::Error {
@@ -49,6 +77,7 @@ pub(crate) struct Connector {
     config: Arc<ClientConfig>,
     /// When the authority is yet to be learned: where it is to be written and the chain that the server showed.
     bootstrap: Option<(PathBuf, Arc<ChainRecorder>)>,
+    server_name: Option<String>,
 }
 
 impl Connector {
@@ -61,14 +90,17 @@ impl Connector {
         let key = PrivateKeyDer::from_pem_file(key_path)
             .map_err(|error| invalid(key_path, "cannot read private key", error))?;
         let chain = certificates(certificate_path)?;
+        let versions = protocol_versions(files.protocols.as_deref().unwrap_or("TLSv1.2+"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(io::Error::other)?
             .dangerous();
         let mut bootstrap = None;
-        let builder = if files.bootstrap_ca && !ca_path.exists() {
-            let recorder = Arc::new(ChainRecorder { provider, chain: Mutex::new(Vec::new()) });
+        let builder = if ca_path.as_os_str() == "none" {
+            builder.with_custom_certificate_verifier(Arc::new(ChainRecorder { provider, chain: Mutex::default() }))
+        } else if files.bootstrap_ca && !ca_path.exists() {
+            let recorder = Arc::new(ChainRecorder { provider, chain: Mutex::default() });
             bootstrap = Some((ca_path.to_owned(), recorder.clone()));
             builder.with_custom_certificate_verifier(recorder)
         } else {
@@ -81,13 +113,13 @@ impl Connector {
         let config = builder
             .with_client_auth_cert(chain, key)
             .map_err(|error| invalid(key_path, "private key and certificate cannot be used", error))?;
-        Ok(Connector { config: Arc::new(config), bootstrap })
+        Ok(Connector { config: Arc::new(config), bootstrap, server_name: files.server_name.clone() })
     }
 
     /// Does the handshake. When the authority was to be learned, it is written and the connection given up: the
     /// next is checked against it.
     pub(crate) async fn connect(self, host: &str, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let name = host.split('%').next().unwrap_or(host).to_owned();
+        let name = self.server_name.as_deref().unwrap_or(host.split('%').next().unwrap_or(host)).to_owned();
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         let stream = tokio_rustls::TlsConnector::from(self.config).connect(name, tcp).await?;
         let Some((path, recorder)) = self.bootstrap else { return Ok(stream) };
@@ -174,8 +206,8 @@ struct ChainVerifier {
     roots: RootCertStore,
 }
 
-/// Accepts any certificate and remembers the chain: for learning the authority from the first server, trusting that nobody
-/// sits in between that once, which is what the user asked for.
+/// Accepts any certificate and remembers the chain: for `none`, and for learning the authority from the first server, trusting
+/// that nobody sits in between that once. Both are what the user asked for.
 #[derive(Debug)]
 struct ChainRecorder {
     provider: Arc<CryptoProvider>,
@@ -242,4 +274,46 @@ impl ServerCertVerifier for ChainRecorder {
     }
 
     signature_checks!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(text: &str) -> String {
+        match protocol_versions(text) {
+            Ok(versions) => versions.iter().map(|version| format!("{version:?}")).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn protocol_versions_are_read_as_ovs_writes_them() {
+        assert_eq!(versions("TLSv1.2"), "TLSv1_2");
+        assert_eq!(versions("TLSv1.3,TLSv1.2"), "TLSv1_2 TLSv1_3");
+        assert_eq!(versions("TLSv1 TLSv1.1  TLSv1.2"), "TLSv1_2");
+        assert_eq!(versions("TLSv1+"), "TLSv1_2 TLSv1_3");
+        assert_eq!(versions("TLSv1.1-TLSv1.2"), "TLSv1_2");
+        assert_eq!(versions("TLSv1.1"), "TLSv1.1: no supported TLS protocol version");
+        assert_eq!(versions("TLSv1.2,SSLv3"), "TLSv1.2,SSLv3: \"SSLv3\" is not a TLS protocol version");
+        assert_eq!(versions(""), ": no supported TLS protocol version");
+    }
+
+    #[test]
+    fn pem_is_what_the_reader_takes() {
+        for length in [0, 1, 2, 3, 47, 48, 49, 300] {
+            let der: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+            let text = pem(&der);
+            assert!(text.lines().all(|line| line.len() <= 64), "{text}");
+            let read = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();
+            assert_eq!(read.as_ref(), der);
+        }
+    }
+
+    #[test]
+    fn damaged_certificates_are_not_self_issued() {
+        for der in [&b""[..], b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x30\x89\x01", b"\x30\x02\x30\x00"] {
+            assert!(!is_self_issued(der), "{der:?}");
+        }
+    }
 }

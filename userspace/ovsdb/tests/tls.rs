@@ -54,7 +54,7 @@ impl Pki {
             private_key: Some(self.key(name)),
             certificate: Some(self.certificate(name)),
             ca_certificate: Some(authority.to_owned()),
-            bootstrap_ca: false,
+            ..TlsFiles::default()
         }
     }
 
