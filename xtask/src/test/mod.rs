@@ -152,9 +152,22 @@ impl Ended {
 /// Builds the daemons and tools that the tests start, and the tests.
 fn build() -> Result<()> {
     let mut command = cargo();
-    command.args(["build", "--workspace", "--all-targets"]);
+    command.args(["build", "--locked", "--workspace", "--all-targets", "--features", &kernel_test_features()?]);
     process::run(&mut command)
 }
+
+/// The features that switch on tests which need root and the eBPF object, of every crate that has some: `PACKAGE/ring0,…`.
+fn kernel_test_features() -> Result<String> {
+    let text = process::output(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let having = packages.iter().filter(|package| package["features"].get(KERNEL_TESTS).is_some());
+    let names = having.filter_map(|package| package["name"].as_str()).map(|name| format!("{name}/{KERNEL_TESTS}"));
+    Ok(names.collect::<Vec<_>>().join(","))
+}
+
+/// The name of such a feature.
+const KERNEL_TESTS: &str = "ring0";
 
 fn cargo() -> Command {
     let mut command = Command::new(process::cargo());
@@ -164,7 +177,8 @@ fn cargo() -> Command {
 }
 
 fn ring0(context: &Context) -> Result<Counts> {
-    runner::tests(&["--workspace", "--exclude", "oxbow-tests"], context.filter.as_deref())
+    let features = kernel_test_features()?;
+    runner::tests(&["--workspace", "--exclude", "oxbow-tests", "--features", &features], context.filter.as_deref())
 }
 
 fn ring1(context: &Context) -> Result<Counts> {
