@@ -79,11 +79,11 @@ pub mod flag {
     /// A nested port's packet goes back to its own device.
     pub const NESTED_CONTAINER: u32 = 5;
     /// `flags.skip_snat_for_lb`.
-    pub const SKIP_SNAT_FOR_LB: u32 = 6;
+    pub const SKIP_SNAT_FOR_LB: u32 = 9;
     /// `flags.localport`: the packet came from a localport.
-    pub const LOCALPORT: u32 = 7;
+    pub const LOCALPORT: u32 = 10;
     /// `flags.use_snat_zone`.
-    pub const USE_SNAT_ZONE: u32 = 8;
+    pub const USE_SNAT_ZONE: u32 = 11;
     /// The packet came over a tunnel (`flags.tunnel_rx` of later profiles).
     pub const TUNNEL_RX: u32 = 16;
 }
