@@ -12,8 +12,8 @@ const TRACKED: [Field; 7] =
 
 /// `flags.tunnel_rx` (24.03): the only flag that a packet from another chassis comes with.
 const FLAG_TUNNEL_RX: u128 = 1 << 16;
-/// Flags that the physical side may set on packets of localports.
-const FLAGS_OF_LOCALPORT: u128 = 1 << 4 | 1 << 7;
+/// Flags that the physical side may set on packets of localports: "local only" and "localport" (bits as ovn-controller has them).
+const FLAGS_OF_LOCALPORT: u128 = 1 << 4 | 1 << 10;
 
 /// Place of a field in the state.
 fn index(field: Field) -> Option<usize> {
