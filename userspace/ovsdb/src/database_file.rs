@@ -146,3 +146,76 @@ fn record_bounds(bytes: &[u8]) -> Option<(usize, usize)> {
     let end = start.checked_add(length).filter(|&end| end <= bytes.len())?;
     Some((start, end))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AtomType, Column, ColumnDef, ColumnShape, Multiplicity, TableDef, Text, Uuid};
+
+    static TABLE: TableDef = TableDef {
+        database: "Db",
+        name: "T",
+        index: 0,
+        is_root: true,
+        columns: &[ColumnDef {
+            name: "names",
+            shape: ColumnShape {
+                key: AtomType::String,
+                value: None,
+                multiplicity: Multiplicity::Many,
+                key_reference: None,
+                value_reference: None,
+            },
+        }],
+    };
+    static TABLES: [&TableDef; 1] = [&TABLE];
+    static DATABASE: DatabaseDef = DatabaseDef { name: "Db", tables: &TABLES };
+    const NAMES: Column<crate::Set<Text>> = Column::new(&TABLE, 0);
+
+    fn file(records: &[&str]) -> Vec<u8> {
+        let schema = r#"{"name":"Db","version":"1.0.0","tables":{"T":{"columns":{"names":
+            {"type":{"key":"string","min":0,"max":"unlimited"}}}}}}"#;
+        let record = |json: &&str| format!("OVSDB JSON {} {:040x}\n{json}", json.len(), 0);
+        std::iter::once(&schema).chain(records).map(record).collect::<String>().into_bytes()
+    }
+
+    fn names(file: &[u8]) -> String {
+        match parse_database_file(file, &DATABASE) {
+            Ok(replica) => {
+                let row = replica.row(&TABLE, Uuid::from_u128(1));
+                row.map_or("none".to_owned(), |row| {
+                    row.get(NAMES).iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" ")
+                })
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    const INSERT: &str = r#"{"_date":1,"T":{"00000000-0000-0000-0000-000000000001":{"names":["set",["a","b"]]}}}"#;
+
+    #[test]
+    fn records_add_up_as_values_or_as_differences() {
+        let write = r#"{"T":{"00000000-0000-0000-0000-000000000001":{"names":["set",["b","c"]]}},"_comment":"x"}"#;
+        let diff = r#"{"_is_diff":true,"T":{"00000000-0000-0000-0000-000000000001":{"names":["set",["b","c"]]}}}"#;
+        let delete = r#"{"T":{"00000000-0000-0000-0000-000000000001":null}}"#;
+        assert_eq!(names(&file(&[])), "none");
+        assert_eq!(names(&file(&[INSERT])), "a b");
+        assert_eq!(names(&file(&[INSERT, write])), "b c");
+        assert_eq!(names(&file(&[INSERT, diff])), "a c");
+        assert_eq!(names(&file(&[INSERT, delete])), "none");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_place() {
+        let whole = file(&[INSERT]);
+        let second = file(&[]).len();
+        assert_eq!(names(&whole[..whole.len() - 1]), format!("byte {second}: not an OVSDB record"));
+        assert_eq!(names(b""), "byte 0: not an OVSDB record");
+        assert_eq!(names(b"SQLite format 3\0"), "byte 0: not an OVSDB record");
+        assert!(names(b"OVSDB CLUSTER 100 00\n{}").contains("cluster-to-standalone"));
+        let bad = names(&file(&[r#"{"T":{"x":null}}"#]));
+        assert!(bad.starts_with(&format!("record at byte {second}: \"x\" is not a valid UUID")), "{bad}");
+        let missing = names(&file(&[r#"{"T":{"00000000-0000-0000-0000-000000000001":null}}"#]));
+        assert!(missing.contains("row that is not in the replica: T 00000000"), "{missing}");
+    }
+}

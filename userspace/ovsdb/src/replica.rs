@@ -402,3 +402,92 @@ fn targets(datum: &Datum) -> impl Iterator<Item = Uuid> {
     let paired = datum.pairs().iter().flat_map(|(key, value)| [key, value]);
     plain.chain(paired).filter_map(|atom| if let Reference(uuid) = atom { Some(*uuid) } else { None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::fake_server::{DATABASE, I, REFS, S, TABLE};
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, i64, &'static str, Vec<u8>),
+        Remove(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let text = prop_oneof![Just("a"), Just("b")];
+        prop_oneof![
+            3 => (0u8..5, 0i64..3, text, prop::collection::vec(0u8..5, 0..3)).prop_map(|(row, i, s, refs)| Step::Put(row, i, s, refs)),
+            1 => (0u8..5).prop_map(Step::Remove),
+        ]
+    }
+
+    fn uuid(row: u8) -> Uuid {
+        Uuid::from_u128(u128::from(row) + 1)
+    }
+
+    fn take(replica: &mut Replica, step: &Step) -> Option<RowChange> {
+        match step {
+            Step::Put(row, i, s, refs) => {
+                let draft = RowDraft::with_uuid(&TABLE, uuid(*row)).set(I, *i).set(S, *s);
+                replica.put(draft.set(REFS, refs.iter().map(|&row| uuid(row))))
+            }
+            Step::Remove(row) => replica.remove(&TABLE, uuid(*row)),
+        }
+    }
+
+    fn replay(replica: &mut Replica, changes: &[RowChange]) {
+        for change in changes {
+            assert_eq!(replica.row(&TABLE, change.uuid), change.old.as_ref(), "{change:?}");
+            match &change.new {
+                Some(new) => drop(replica.put(RowDraft::from_row(new))),
+                None => drop(replica.remove(&TABLE, change.uuid)),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn changes_differences_and_referrers_tell_the_same_story(first in prop::collection::vec(step(), 0..12),
+                                                                 second in prop::collection::vec(step(), 0..12)) {
+            let mut replica = Replica::new(&DATABASE);
+            let mut referrers = Referrers::new(REFS, &replica);
+            let mut halves = [Vec::new(), Vec::new()];
+            let mut middle = replica.clone();
+            for (half, steps) in halves.iter_mut().zip([&first, &second]) {
+                middle = replica.clone();
+                for step in steps {
+                    if let Some(change) = take(&mut replica, step) {
+                        referrers.apply(&change);
+                        half.push(change);
+                    }
+                }
+            }
+            let [earlier, later] = halves;
+            // The later changes folded, and the difference of the two states, are the same changes.
+            let mut folded = RowChange::coalesce(Vec::new(), later.clone());
+            let mut difference = middle.changes_to(&replica);
+            folded.sort_by_key(|change| change.uuid);
+            difference.sort_by_key(|change| change.uuid);
+            prop_assert_eq!(&folded, &difference);
+            replay(&mut middle, &folded);
+            prop_assert_eq!(&middle, &replica);
+            let mut fresh = Replica::new(&DATABASE);
+            let all = RowChange::coalesce(earlier, later);
+            prop_assert!(all.iter().all(|change| change.old.is_none() && change.new.is_some()), "{:?}", all);
+            replay(&mut fresh, &all);
+            prop_assert_eq!(&fresh, &replica);
+            for row in 0..5 {
+                let mut found: Vec<Uuid> = referrers.of(uuid(row)).collect();
+                found.sort();
+                let mut expected: Vec<Uuid> =
+                    replica.rows(&TABLE).filter(|source| source.get(REFS).contains(&uuid(row))).map(|row| row.uuid()).collect();
+                expected.sort();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}

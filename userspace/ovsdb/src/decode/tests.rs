@@ -2,7 +2,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{AnyColumn, ColumnDef, ColumnShape, DatabaseDef, Multiplicity, Replica, TableDef, json as writer};
+use crate::{
+    AnyColumn, AtomType, ColumnDef, ColumnShape, DatabaseDef, Multiplicity, Replica, TableDef, Uuid, json as writer,
+};
 
 const fn column(name: &'static str, key: AtomType, value: Option<AtomType>, multiplicity: Multiplicity) -> ColumnDef {
     ColumnDef { name, shape: ColumnShape { key, value, multiplicity, key_reference: None, value_reference: None } }

@@ -16,6 +16,10 @@ use crate::{Condition, Frame, LockState, Outcome, Replica, TransactionId, Uuid, 
 const SERVER_MONITOR: &str = "oxbow-server";
 const DATA_MONITOR: &str = "oxbow-data";
 
+/// How long a probe may stay unanswered while the server puts the initial data together: it does nothing else meanwhile, which
+/// for a large database takes longer than a probe interval, and who leaves then only makes it start over for the next.
+const DUMP_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -91,8 +95,18 @@ impl Connection {
         self.probed = None;
     }
 
+    /// How long a probe may stay unanswered.
+    pub(super) fn patience(&self, interval: Duration) -> Duration {
+        let awaits_data = self.pending.values().any(|pending| matches!(pending, Pending::DataMonitor(_)));
+        if awaits_data { interval.max(DUMP_PATIENCE) } else { interval }
+    }
+
+    /// When a probe is to be sent, or one that was sent has stayed unanswered for too long.
     pub(super) fn probe_deadline(&self, interval: Duration) -> Option<Duration> {
-        (!interval.is_zero()).then(|| self.probed.unwrap_or(self.last_heard) + interval)
+        (!interval.is_zero()).then(|| match self.probed {
+            Some(probed) => probed + self.patience(interval),
+            None => self.last_heard + interval,
+        })
     }
 
     /// Notes that a probe is sent; false when the last one was not answered.

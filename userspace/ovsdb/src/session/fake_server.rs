@@ -15,7 +15,7 @@ const fn shape(key: AtomType, multiplicity: Multiplicity, key_reference: Option<
     ColumnShape { key, value: None, multiplicity, key_reference, value_reference: None }
 }
 
-pub(super) static TABLE: TableDef = TableDef {
+pub(crate) static TABLE: TableDef = TableDef {
     database: "Test",
     name: "T",
     index: 0,
@@ -30,10 +30,10 @@ pub(super) static TABLE: TableDef = TableDef {
     ],
 };
 static TABLES: [&TableDef; 1] = [&TABLE];
-pub(super) static DATABASE: DatabaseDef = DatabaseDef { name: "Test", tables: &TABLES };
-pub(super) const I: Column<i64> = Column::new(&TABLE, 0);
-pub(super) const REFS: Column<Set<Uuid>> = Column::new(&TABLE, 1);
-pub(super) const S: Column<Text> = Column::new(&TABLE, 2);
+pub(crate) static DATABASE: DatabaseDef = DatabaseDef { name: "Test", tables: &TABLES };
+pub(crate) const I: Column<i64> = Column::new(&TABLE, 0);
+pub(crate) const REFS: Column<Set<Uuid>> = Column::new(&TABLE, 1);
+pub(crate) const S: Column<Text> = Column::new(&TABLE, 2);
 
 /// A row of the server.
 #[derive(Clone, Debug, PartialEq, Default)]

@@ -169,7 +169,7 @@ impl Session {
                     let probe = br#"{"id":"echo","method":"echo","params":[]}"#;
                     self.actions.push_back(Action::Send(probe.to_vec()));
                 } else {
-                    let seconds = self.config.probe_interval.as_secs_f64();
+                    let seconds = connection.patience(self.config.probe_interval).as_secs_f64();
                     self.fail(now, &format!("no response to inactivity probe after {seconds} seconds"));
                 }
             }
@@ -378,6 +378,6 @@ impl Session {
 }
 
 #[cfg(test)]
-mod fake_server;
+pub(crate) mod fake_server;
 #[cfg(test)]
 mod tests;

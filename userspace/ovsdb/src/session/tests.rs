@@ -272,6 +272,23 @@ fn silence_is_probed_and_unanswered_probes_end_the_connection() {
 }
 
 #[test]
+fn a_server_that_is_busy_with_the_initial_data_is_given_a_minute() {
+    let mut rig = Rig::new(Kind::Clustered, |_| ());
+    rig.settle();
+    rig.step_time();
+    while !rig.to_server.iter().any(|message| message["method"] == "monitor_cond_since") {
+        assert!(rig.step_to_server() || rig.step_to_client(), "{rig:#?}");
+    }
+    let asked = rig.now;
+    rig.step_time();
+    assert_eq!(rig.to_server.back().unwrap()["method"], "echo");
+    assert_eq!(rig.session.deadline(), Some(asked + Duration::from_secs(65)));
+    rig.run();
+    assert!(rig.session.is_synchronized());
+    assert_eq!(rig.session.deadline(), Some(rig.now + Duration::from_secs(5)));
+}
+
+#[test]
 fn the_servers_probes_are_answered_with_their_own_id_and_params() {
     let mut rig = Rig::new(Kind::Clustered, |_| ());
     rig.run();
