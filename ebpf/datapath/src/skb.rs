@@ -1,6 +1,6 @@
 //! The socket buffer: thin wrappers of the helpers, each with one meaning.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
 };
 use oxbow_abi::{field::VLAN_PRESENT, reason::Reason};
-use oxbow_wire::frame::{Frame, Step};
+use oxbow_wire::frame::{Frame, Step, View};
 
 use crate::scratch::masked;
 
@@ -22,6 +22,13 @@ pub type Context = *mut __sk_buff;
 pub struct Buffer(pub Context);
 
 impl Frame for Buffer {
+    type View<const N: usize> = [u8; N];
+
+    #[inline(always)]
+    fn view<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.load(offset)
+    }
+
     #[inline(always)]
     fn len(&self) -> u32 {
         len(self.0)
@@ -101,6 +108,14 @@ impl Direct {
 }
 
 impl Frame for Direct {
+    type View<const N: usize> = Linear;
+
+    #[inline(always)]
+    fn view<const N: usize>(&self, offset: u32) -> Option<Linear> {
+        let at = self.data + masked::<1023>(offset);
+        (at + N <= self.end).then_some(Linear(at))
+    }
+
     #[inline(always)]
     fn len(&self) -> u32 {
         self.len
@@ -114,6 +129,44 @@ impl Frame for Direct {
         }
         // SAFETY: N bytes at `at` are inside the linear part, as just compared; byte arrays have no alignment.
         Some(unsafe { *(at as *const [u8; N]) })
+    }
+}
+
+/// A window into the linear part.
+#[derive(Clone, Copy)]
+pub struct Linear(usize);
+
+// Headers stand at any address, and the compiler, told so, would read them byte by byte; the kernel reads them whole (and its verifier knows on
+// which machines it may). The window was checked when it was opened, and the verifier checks every one of these reads again.
+impl View for Linear {
+    #[inline(always)]
+    fn byte<const AT: usize>(&self) -> u32 {
+        let value: u64;
+        // SAFETY: inside the checked window.
+        unsafe {
+            asm!("{0} = *(u8 *)({1} + {2})", out(reg) value, in(reg) self.0, const AT, options(pure, readonly, nostack));
+        }
+        value as u32
+    }
+
+    #[inline(always)]
+    fn half<const AT: usize>(&self) -> u32 {
+        let value: u64;
+        // SAFETY: inside the checked window.
+        unsafe {
+            asm!("{0} = *(u16 *)({1} + {2})", out(reg) value, in(reg) self.0, const AT, options(pure, readonly, nostack));
+        }
+        u32::from(u16::from_be(value as u16))
+    }
+
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        let value: u64;
+        // SAFETY: inside the checked window.
+        unsafe {
+            asm!("{0} = *(u32 *)({1} + {2})", out(reg) value, in(reg) self.0, const AT, options(pure, readonly, nostack));
+        }
+        u32::from_be(value as u32)
     }
 }
 

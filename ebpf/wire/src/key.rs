@@ -6,7 +6,7 @@ use oxbow_abi::{
 };
 
 use crate::{
-    frame::{Frame, be16, be32, is_vlan},
+    frame::{Frame, View, is_vlan},
     parse::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMP6, VECTOR, is_extension, transport_size},
 };
 
@@ -19,45 +19,43 @@ pub const META_MASK: u32 = 0xffff_00ff;
 /// headers that are short or contradict themselves.
 #[inline(always)]
 pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) -> Option<u32> {
-    let ether = frame.load::<14>(base)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = ether;
-    key.mac = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
-    let mut eth_type = be16(t0, t1);
+    let ether = frame.view::<14>(base)?;
+    key.mac = mac(ether.word::<0>(), ether.word::<4>(), ether.word::<8>());
+    let mut eth_type = ether.half::<12>();
     let mut l3 = base + 14;
     let mut tci = tag;
     if is_vlan(eth_type) {
         if tag != 0 {
             return None;
         }
-        let [c0, c1, e0, e1] = frame.load::<4>(l3)?;
-        tci = be16(c0, c1) | VLAN_PRESENT;
-        eth_type = be16(e0, e1);
+        let tagged = frame.view::<4>(l3)?;
+        tci = tagged.half::<0>() | VLAN_PRESENT;
+        eth_type = tagged.half::<2>();
         l3 += 4;
     }
     key.eth_type = tci << 16 | eth_type;
     match eth_type {
         ETH_IPV4 => {
-            let ip = frame.load::<20>(l3)?;
-            let total = be16(ip[2], ip[3]);
+            let ip = frame.view::<20>(l3)?;
+            let total = ip.half::<2>();
             // No options, no fragment (offset and "more" zero).
-            if ip[0] != 0x45 || be16(ip[6], ip[7]) & 0x3fff != 0 || total > frame.len() - l3 || total < 20 {
+            if ip.byte::<0>() != 0x45 || ip.half::<6>() & 0x3fff != 0 || total > frame.len() - l3 || total < 20 {
                 return None;
             }
-            key.src[0] = be32(ip[12], ip[13], ip[14], ip[15]);
-            key.dst[0] = be32(ip[16], ip[17], ip[18], ip[19]);
-            transport(frame, u32::from(ip[9]), l3 + 20, total - 20, ETH_IPV4, u32::from(ip[1]), key)?;
+            key.src[0] = ip.word::<12>();
+            key.dst[0] = ip.word::<16>();
+            transport(frame, ip.byte::<9>(), l3 + 20, total - 20, ETH_IPV4, ip.byte::<1>(), key)?;
         }
         ETH_IPV6 => {
-            let ip = frame.load::<40>(l3)?;
-            let left = be16(ip[4], ip[5]);
-            let next = u32::from(ip[6]);
+            let ip = frame.view::<40>(l3)?;
+            let left = ip.half::<4>();
+            let next = ip.byte::<6>();
             if left + 40 > frame.len() - l3 || is_extension(next) {
                 return None;
             }
-            key.src = quad(&ip, 8);
-            key.dst = quad(&ip, 24);
-            let traffic_class = u32::from(ip[0] & 15) << 4 | u32::from(ip[1] >> 4);
-            transport(frame, next, l3 + 40, left, ETH_IPV6, traffic_class, key)?;
+            key.src = [ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()];
+            key.dst = [ip.word::<24>(), ip.word::<28>(), ip.word::<32>(), ip.word::<36>()];
+            transport(frame, next, l3 + 40, left, ETH_IPV6, ip.half::<0>() >> 4 & 0xff, key)?;
         }
         // LLC, a second tag, ARP: never cached.
         _ if eth_type < 0x600 || is_vlan(eth_type) || eth_type == ETH_ARP || eth_type == ETH_RARP => return None,
@@ -66,13 +64,11 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
     Some(l3)
 }
 
+/// Three words of both addresses as the bytes they are on the wire.
 #[inline(always)]
-fn quad(ip: &[u8; 40], at: usize) -> [u32; 4] {
-    let word = |n: usize| match ip.get(n..n + 4) {
-        Some(&[a, b, c, d]) => be32(a, b, c, d),
-        _ => 0,
-    };
-    [word(at), word(at + 4), word(at + 8), word(at + 12)]
+fn mac(a: u32, b: u32, c: u32) -> [u8; 12] {
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]) = (a.to_be_bytes(), b.to_be_bytes(), c.to_be_bytes());
+    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3]
 }
 
 #[inline(always)]
@@ -90,9 +86,10 @@ fn transport<F: Frame>(
         if left < size {
             return None;
         }
-        let [a, b, c, d] = frame.load::<4>(at)?;
-        key.l4 =
-            if protocol == ICMP || protocol == ICMP6 { u32::from(a) << 16 | u32::from(b) } else { be32(a, b, c, d) };
+        let ports = frame.view::<4>(at)?;
+        let word = ports.word::<0>();
+        // ICMP: type and code, each in half a word.
+        key.l4 = if protocol == ICMP || protocol == ICMP6 { word >> 8 & 0xff_0000 | word >> 16 & 0xff } else { word };
     }
     Some(())
 }
@@ -100,11 +97,8 @@ fn transport<F: Frame>(
 /// Fills the header fields of `key` from a parsed vector.
 #[inline(always)]
 pub fn of_vector(v: &[u32; VECTOR], key: &mut VerdictKey) {
-    let [_, _, d0, d1] = v[usize::from(ETH_DST)].to_be_bytes();
-    let [d2, d3, d4, d5] = v[usize::from(ETH_DST) + 1].to_be_bytes();
-    let [_, _, s0, s1] = v[usize::from(ETH_SRC)].to_be_bytes();
-    let [s2, s3, s4, s5] = v[usize::from(ETH_SRC) + 1].to_be_bytes();
-    key.mac = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+    let (d, s) = (usize::from(ETH_DST), usize::from(ETH_SRC));
+    key.mac = mac(v[d] << 16 | v[d + 1] >> 16, v[d + 1] << 16 | v[s] & 0xffff, v[s + 1]);
     key.eth_type = v[usize::from(ETH_TYPE)];
     key.ip_meta = v[usize::from(IP_META)] & META_MASK;
     key.l4 = v[usize::from(L4)];

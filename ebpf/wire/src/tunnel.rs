@@ -9,7 +9,7 @@ use oxbow_abi::{
 
 use crate::{
     checksum,
-    frame::{Frame, Step, be16, be32},
+    frame::{Frame, Step, View, be16, be32},
     parse::{ETH_IPV4, ETH_IPV6},
 };
 
@@ -38,37 +38,43 @@ pub struct Path {
 /// Addresses of a whole (unfragmented) UDP datagram to the Geneve port; `None` = the frame is something else, and the host's.
 #[inline(always)]
 pub fn path<F: Frame>(frame: &F) -> Option<Path> {
-    let [t0, t1] = frame.load::<2>(12)?;
+    let ether = frame.view::<14>(0)?;
     let mut local = Address { bytes: [0; 16], family: 0 };
     let mut remote = local;
-    let udp = match be16(t0, t1) {
+    let udp = match ether.half::<12>() {
         ETH_IPV4 => {
-            let ip = frame.load::<20>(14)?;
-            if ip[0] >> 4 != 4 || ip[0] & 15 < 5 || ip[9] != 17 || be16(ip[6], ip[7]) & 0x3fff != 0 {
+            let ip = frame.view::<20>(14)?;
+            let header = ip.byte::<0>();
+            if header >> 4 != 4 || header & 15 < 5 || ip.byte::<9>() != 17 || ip.half::<6>() & 0x3fff != 0 {
                 return None;
             }
-            let [.., s0, s1, s2, s3, d0, d1, d2, d3] = ip;
-            [remote.bytes[0], remote.bytes[1], remote.bytes[2], remote.bytes[3]] = [s0, s1, s2, s3];
-            [local.bytes[0], local.bytes[1], local.bytes[2], local.bytes[3]] = [d0, d1, d2, d3];
+            remote.bytes = address(ip.word::<12>(), 0, 0, 0);
+            local.bytes = address(ip.word::<16>(), 0, 0, 0);
             (local.family, remote.family) = (4, 4);
-            14 + u32::from(ip[0] & 15) * 4
+            14 + (header & 15) * 4
         }
         ETH_IPV6 => {
-            if frame.load::<1>(20)? != [17] {
+            let ip = frame.view::<40>(14)?;
+            if ip.byte::<6>() != 17 {
                 return None;
             }
-            remote.bytes = frame.load::<16>(22)?;
-            local.bytes = frame.load::<16>(38)?;
+            remote.bytes = address(ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>());
+            local.bytes = address(ip.word::<24>(), ip.word::<28>(), ip.word::<32>(), ip.word::<36>());
             (local.family, remote.family) = (6, 6);
             54
         }
         _ => return None,
     };
-    let [p0, p1] = frame.load::<2>(udp + 2)?;
-    if be16(p0, p1) != u32::from(GENEVE_PORT) {
+    if frame.view::<4>(udp)?.half::<2>() != u32::from(GENEVE_PORT) {
         return None;
     }
     Some(Path { local, remote, geneve: udp + 8 })
+}
+
+/// Four words of an address as the bytes they are on the wire.
+#[inline(always)]
+fn address(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
+    (u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d)).to_be_bytes()
 }
 
 /// What a Geneve header says.
@@ -107,12 +113,14 @@ pub fn geneve<F: Frame>(frame: &F, at: u32) -> Result<Geneve, Reason> {
 /// The Geneve header at `at`, if it is as OVN's chassis send it: OVN's option alone. Anything else takes [`geneve`].
 #[inline(always)]
 pub fn plain<F: Frame>(frame: &F, at: u32) -> Option<Geneve> {
-    let [h0, h1, p0, p1, v0, v1, v2, _, c0, c1, kind, length, a, b, c, d] = frame.load::<16>(at)?;
-    let ours = be32(c0, c1, kind, length) == (GENEVE_OVN_CLASS as u32) << 16 | (GENEVE_OVN_TYPE as u32) << 8 | 1;
-    if h0 != 2 || h1 & 0x80 != 0 || be16(p0, p1) != 0x6558 || !ours {
+    let header = frame.view::<16>(at)?;
+    let first = header.word::<0>();
+    let ours = header.word::<8>() == (GENEVE_OVN_CLASS as u32) << 16 | (GENEVE_OVN_TYPE as u32) << 8 | 1;
+    // Version 0 and two words of options, no control packet, Ethernet inside; the C bit and what is reserved do not matter.
+    if first >> 24 != 2 || first & 0x0080_0000 != 0 || first & 0xffff != 0x6558 || !ours {
         return None;
     }
-    Some(Geneve { vni: be32(0, v0, v1, v2), option: be32(a & 0x7f, b, c, d), inner: at + GENEVE_LEN })
+    Some(Geneve { vni: header.word::<4>() >> 8, option: header.word::<12>() & 0x7fff_ffff, inner: at + GENEVE_LEN })
 }
 
 /// The way along the options.

@@ -2,6 +2,8 @@
 #![cfg(feature = "ring0")]
 #![expect(clippy::unwrap_used, reason = "tests: a failed step is a failed test")]
 
+mod costs;
+mod empty;
 mod forwarding;
 mod packets;
 mod rig;
