@@ -18,6 +18,9 @@ pub struct State {
     pub bum_burst: u32,
     /// New addresses per second that one port may have learned, 0 = no limit.
     pub fdb_rate: u32,
+    /// Generation of `OX_VIFS`: another number whenever one of its entries was written or removed, and written after that. The programs keep
+    /// entries per CPU while it stays the same.
+    pub vifs: u32,
 }
 
 /// [`State::flags`]: emit a [`DropEvent`] for drops (rate-limited by the reader's ring).

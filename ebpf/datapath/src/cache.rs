@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use oxbow_abi::{
     reason::Reason,
     stats::total,
-    verdict::{DELIVER, FDB_SLOTS, GUARDS, PATH, REWRITE_MAC, REWRITE_VLAN, TUNNEL, Verdict, VerdictKey},
+    verdict::{DELIVER, FDB_SLOTS, GUARDS, PATH, REWRITE_MAC, REWRITE_VLAN, TUNNEL, Verdict},
 };
 use oxbow_wire::parse::VECTOR;
 
@@ -55,8 +55,8 @@ fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation
 
 /// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk.
 #[inline(always)]
-pub fn forward(skb: Context, key: &VerdictKey, frame: &Direct, inner: u32) -> Option<Result<i32, Reason>> {
-    let verdict = OX_VERDICTS.get_ptr_mut(key)?;
+pub fn forward(skb: Context, s: &Scratch, frame: &Direct, inner: u32) -> Option<Result<i32, Reason>> {
+    let verdict = OX_VERDICTS.get_ptr_mut(s.key())?;
     // SAFETY: an entry of an LRU map stays readable memory; if it is evicted and reused while we look, we may read another flow's verdict
     // with that flow's guards: one packet goes where the other flow's go. The kernel reuses elements only under memory pressure of the map and after
     // an RCU-delayed free list, so this takes an eviction between these two instructions on another CPU.
@@ -113,8 +113,8 @@ fn retag(skb: Context, tci: u32) -> Result<(), Reason> {
 
 /// Drops the frame if its flow is known to be denied. `None` = it is not.
 #[inline(always)]
-pub fn deny(skb: Context, key: &VerdictKey) -> Option<Denial> {
-    let entry = OX_DENIED.get_ptr_mut(key)?;
+pub fn deny(skb: Context, s: &Scratch) -> Option<Denial> {
+    let entry = OX_DENIED.get_ptr_mut(s.key())?;
     // SAFETY: as in `forward`.
     let d = unsafe { &mut *entry };
     if !valid(d.version, &d.guard, &d.fdb, &d.fdb_generation) {
@@ -229,10 +229,8 @@ fn insert(s: &Scratch, outcome: &Outcome, out_vlan: u32) {
         n += 1;
     }
     v.reserved2 = 0;
-    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
-    let key = unsafe { &*s.key.as_ptr() };
     // A full map evicts; a failure leaves the flow uncached, and the next packet walks.
-    let _ = OX_VERDICTS.insert(key, &*v, 0);
+    let _ = OX_VERDICTS.insert(s.key(), &*v, 0);
 }
 
 /// Caches a walk that came to nothing but a drop.
@@ -274,10 +272,8 @@ fn insert_denied(s: &Scratch, reason: Reason) {
     guards(s, &mut d.guard);
     d.reserved = 0;
     d.hits = 0;
-    // SAFETY: as above.
-    let key = unsafe { &*s.key.as_ptr() };
     // As in `remember`.
-    let _ = OX_DENIED.insert(key, &*d, 0);
+    let _ = OX_DENIED.insert(s.key(), &*d, 0);
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Every map of the programs. Names, keys and values are the contract in `oxbow-abi`; all but the scratch slot are pinned by name, and
+//! Every map of the programs. Names, keys and values are the contract in `oxbow-abi`; all but the last two are pinned by name, and
 //! the loader may override each size (`EbpfLoader::map_max_entries`): what stands here are defaults for a mid-sized hypervisor.
 //!
 //! Maps whose values are replaced while packets read them are hashes without preallocation: the old value stays readable until the reader's RCU
@@ -19,7 +19,10 @@ use oxbow_abi::{
     verdict::{Denied, Verdict, VerdictKey},
 };
 
-use crate::scratch::Scratch;
+use crate::{
+    scratch::Scratch,
+    vif::{KNOWN_VIFS, KnownVif},
+};
 
 /// The policy version in force and the knobs.
 #[map]
@@ -87,6 +90,9 @@ pub static OX_BUCKETS: LruHashMap<u64, Bucket> = LruHashMap::pinned(16_384, 0);
 /// Events to user space.
 #[map]
 pub static OX_EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
+/// What this CPU last found in `OX_VIFS`, by the lower bits of the interface index: a tenth of the cost of a hash look-up.
+#[map]
+pub static OX_VIF_CACHE: PerCpuArray<KnownVif> = PerCpuArray::with_max_entries(KNOWN_VIFS, 0);
 /// The slot a walk works in.
 #[map]
 pub static OX_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

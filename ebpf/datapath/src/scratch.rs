@@ -11,10 +11,11 @@ use core::cell::Cell;
 use oxbow_abi::{
     op::SUBS,
     rule::{OPERANDS, WideKey},
-    topology::STAGES,
+    topology::{PeerKey, STAGES},
     verdict::{Denied, FDB_SLOTS, GUARDS, PATH, Verdict, VerdictKey},
 };
 use oxbow_wire::{
+    key::Words,
     parse::{Layout, VECTOR},
     tunnel::Outer,
 };
@@ -94,6 +95,8 @@ pub struct Scratch {
     pub found: [Found; 2],
     /// Key under which the walk's outcome is cached.
     pub key: Cell<VerdictKey>,
+    /// Addresses of a tunnel frame.
+    pub peer: Cell<PeerKey>,
     /// Verdict being built.
     pub verdict: Cell<Verdict>,
     /// Denied verdict being built.
@@ -199,6 +202,32 @@ impl Scratch {
     pub fn get() -> Option<&'static Self> {
         // SAFETY: the map's value has this layout and lives as long as the program; all fields are cells.
         OX_SCRATCH.get_ptr_mut(0).map(|slot| unsafe { &*slot.cast_const() })
+    }
+
+    /// The key of this packet.
+    #[inline(always)]
+    pub fn key(&self) -> &VerdictKey {
+        // SAFETY: the slot belongs to this CPU; a key is only written through `new_key`, before it is read.
+        unsafe { &*self.key.as_ptr() }
+    }
+
+    /// The key with these two words and nothing else yet, to be filled.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the slot is a cell; see its SAFETY comments")]
+    pub fn new_key(&self, datapath: u32, ports: u32) -> &mut Words {
+        // SAFETY: the slot belongs to this CPU and no other reference to this field is alive; a `VerdictKey` is these words (asserted in `wire`).
+        let key = unsafe { &mut *self.key.as_ptr().cast::<Words>() };
+        *key = [0; 16];
+        key[0] = datapath;
+        key[1] = ports;
+        key
+    }
+
+    /// The pair of addresses of a tunnel frame.
+    #[inline(always)]
+    pub fn peer_key(&self) -> &PeerKey {
+        // SAFETY: the slot belongs to this CPU.
+        unsafe { &*self.peer.as_ptr() }
     }
 
     /// A word of the field vector; the index is taken modulo the vector's size.

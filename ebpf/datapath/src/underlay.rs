@@ -5,8 +5,7 @@ use oxbow_abi::{
     field::{FLAGS, INPORT, OUTPORT, flag},
     reason::Reason,
     stats::total,
-    topology::{Address, PeerKey},
-    verdict::{KEY_TUNNEL, VerdictKey},
+    verdict::KEY_TUNNEL,
 };
 use oxbow_wire::{key, tunnel as outer};
 
@@ -16,7 +15,7 @@ use crate::{
     scratch::Scratch,
     skb::{self, Buffer, Context, Direct},
     tunnel,
-    vif::{WALK, clear, empty_key},
+    vif::{WALK, clear},
     walk::{self, decode, encode},
 };
 
@@ -77,17 +76,16 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     if skb::tag(skb) != 0 {
         return pass();
     }
-    let Some(path) = outer::path(&frame) else { return pass() };
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive; a `PeerKey` is ten words (asserted in `wire`).
+    let peer = unsafe { &mut *s.peer.as_ptr().cast::<outer::Peer>() };
+    let Some(header) = outer::path(&frame, peer) else { return pass() };
     s.datapath.set(0);
     s.word[usize::from(INPORT)].set(0);
     s.reason_lflow.set(0);
-    let mut peer = PeerKey { local: path.local, remote: path.remote };
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
-    if unsafe { OX_PEERS.get(&peer) }.is_none() {
-        peer.remote = Address { bytes: [0; 16], family: 0 };
-        // SAFETY: as above.
-        return if unsafe { OX_PEERS.get(&peer) }.is_some() { Err(Reason::UnknownPeer) } else { pass() };
+    if OX_PEERS.get_ptr(s.peer_key()).is_none() {
+        outer::anybody(peer);
+        return if OX_PEERS.get_ptr(s.peer_key()).is_some() { Err(Reason::UnknownPeer) } else { pass() };
     }
     let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
     // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.
@@ -95,25 +93,23 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     if version == 0 {
         return Err(Reason::NoPolicy);
     }
-    let geneve = match outer::plain(&frame, path.geneve) {
-        Some(header) => header,
+    let geneve = match outer::plain(&frame, header) {
+        Some(geneve) => geneve,
         None => {
-            decode(ox_geneve(skb, path.geneve))?;
+            decode(ox_geneve(skb, header))?;
             outer::Geneve { vni: s.datapath.get(), option: s.send_option.get(), inner: s.base.get() }
         }
     };
     count::totals(total::TUNNEL_RX, skb::len(skb));
     let (inport, outport) = (geneve.option >> 16, geneve.option & 0xffff);
     s.datapath.set(geneve.vni);
-    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
-    let key = unsafe { &mut *s.key.as_ptr() };
-    *key = VerdictKey { datapath: geneve.vni | KEY_TUNNEL, ports: inport | outport << 16, ..empty_key() };
+    let key = s.new_key(geneve.vni | KEY_TUNNEL, inport | outport << 16);
     let quick = key::of_frame(&frame, geneve.inner, 0, key);
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, key, &frame, geneve.inner) {
+        if let Some(result) = cache::forward(skb, s, &frame, geneve.inner) {
             return result;
         }
-        if let Some(denial) = cache::deny(skb, key) {
+        if let Some(denial) = cache::deny(skb, s) {
             s.reason_lflow.set(denial.lflow);
             return Err(denial.reason);
         }

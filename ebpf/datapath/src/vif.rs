@@ -5,13 +5,12 @@ use oxbow_abi::{
     reason::Reason,
     stats::total,
     topology::{VIF_HAS_NESTED, VIF_LOCALPORT, Vif, VifKey},
-    verdict::VerdictKey,
 };
 use oxbow_wire::key;
 
 use crate::{
     cache, count,
-    maps::{OX_STATE, OX_VIFS},
+    maps::{OX_STATE, OX_VIF_CACHE, OX_VIFS},
     scratch::Scratch,
     skb::{self, Context, Direct},
     tunnel,
@@ -20,6 +19,20 @@ use crate::{
 
 /// Bytes of headers that the fast path wants in linear memory: Ethernet, a tag, IPv6, ports.
 const HEADERS: u32 = 14 + 4 + 40 + 4;
+
+/// Entries of `OX_VIF_CACHE`.
+pub const KNOWN_VIFS: u32 = 1024;
+
+/// A device's own port, as this CPU found it.
+#[repr(C)]
+pub struct KnownVif {
+    /// Interface index; 0 = nothing yet.
+    ifindex: u32,
+    /// [`oxbow_abi::stats::State::vifs`] when it was looked up, read before the entry.
+    generation: u32,
+    /// The entry.
+    vif: Vif,
+}
 
 /// What a fast path returns when the frame has to walk; no action of the kernel's has this number.
 pub const WALK: i32 = 256;
@@ -61,7 +74,9 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     let frame = Direct::new(skb, HEADERS);
     let mut tag = skb::tag(skb);
     let ifindex = skb::ifindex(skb);
-    let mut vif = lookup(ifindex, 0).ok_or(Reason::NotProgrammed)?;
+    // SAFETY: an aligned word that user space writes whole, after what it stands for.
+    let generation = unsafe { (&raw const (*state).vifs).read_volatile() };
+    let mut vif = device(ifindex, generation).ok_or(Reason::NotProgrammed)?;
     let mut nested = 0;
     if vif.flags & VIF_HAS_NESTED != 0 {
         let outermost = if tag != 0 { tag } else { payload_tag(&frame) };
@@ -75,16 +90,14 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     }
     s.datapath.set(vif.datapath);
     s.word[usize::from(INPORT)].set(vif.port);
-    // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
-    let key = unsafe { &mut *s.key.as_ptr() };
-    *key = VerdictKey { datapath: vif.datapath, ports: vif.port, ..empty_key() };
+    let key = s.new_key(vif.datapath, vif.port);
     // A nested frame whose tag is still in the payload has its headers elsewhere: it walks. (The stack takes it out on real devices.)
     let quick = if nested != 0 && skb::tag(skb) == 0 { None } else { key::of_frame(&frame, 0, tag, key) };
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, key, &frame, 0) {
+        if let Some(result) = cache::forward(skb, s, &frame, 0) {
             return result;
         }
-        if let Some(denial) = cache::deny(skb, key) {
+        if let Some(denial) = cache::deny(skb, s) {
             s.reason_lflow.set(denial.lflow);
             return Err(denial.reason);
         }
@@ -102,12 +115,6 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     Ok(WALK)
 }
 
-/// A key with no fields.
-#[inline(always)]
-pub fn empty_key() -> VerdictKey {
-    VerdictKey { datapath: 0, ports: 0, mac: [0; 12], eth_type: 0, ip_meta: 0, l4: 0, src: [0; 4], dst: [0; 4] }
-}
-
 /// Makes the slot ready for a walk, but for the header fields, which the parser sets.
 #[inline(always)]
 pub fn clear(s: &Scratch) {
@@ -120,6 +127,20 @@ pub fn clear(s: &Scratch) {
     s.fdb[0].set(0);
     s.fdb[1].set(0);
     s.path_len.set(0);
+}
+
+/// The programmed port of a device: from this CPU's cache if nothing has changed since.
+#[inline(always)]
+fn device(ifindex: u32, generation: u32) -> Option<Vif> {
+    let known = OX_VIF_CACHE.get_ptr_mut(ifindex & (KNOWN_VIFS - 1))?;
+    // SAFETY: a per-CPU value: nobody else touches it.
+    let known = unsafe { &mut *known };
+    if known.ifindex == ifindex && known.generation == generation {
+        return Some(known.vif);
+    }
+    let vif = lookup(ifindex, 0)?;
+    *known = KnownVif { ifindex, generation, vif };
+    Some(vif)
 }
 
 /// The programmed port of a device and VLAN. A copy: the entry may be replaced while the packet is on its way.

@@ -10,6 +10,27 @@ use crate::{
     parse::{ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMP6, VECTOR, is_extension, transport_size},
 };
 
+/// A [`VerdictKey`] as the words it is in memory. It is written in whole words because it is hashed in whole words at once: a processor cannot forward
+/// bytes just stored to a wider load, and waits.
+pub type Words = [u32; 16];
+
+const MAC: usize = 2;
+const TYPE: usize = 5;
+const META: usize = 6;
+const PORTS: usize = 7;
+const SRC: usize = 8;
+const DST: usize = 12;
+
+const _: () = {
+    assert!(size_of::<VerdictKey>() == size_of::<Words>());
+    assert!(core::mem::offset_of!(VerdictKey, mac) == MAC * 4);
+    assert!(core::mem::offset_of!(VerdictKey, eth_type) == TYPE * 4);
+    assert!(core::mem::offset_of!(VerdictKey, ip_meta) == META * 4);
+    assert!(core::mem::offset_of!(VerdictKey, l4) == PORTS * 4);
+    assert!(core::mem::offset_of!(VerdictKey, src) == SRC * 4);
+    assert!(core::mem::offset_of!(VerdictKey, dst) == DST * 4);
+};
+
 /// Of [`oxbow_abi::field::IP_META`] what is in the key: all but the TTL.
 pub const META_MASK: u32 = 0xffff_00ff;
 
@@ -18,9 +39,11 @@ pub const META_MASK: u32 = 0xffff_00ff;
 /// `None` for everything that takes the slow path and is never cached: ARP, fragments, IPv4 options, IPv6 extension headers, LLC, two tags,
 /// headers that are short or contradict themselves.
 #[inline(always)]
-pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) -> Option<u32> {
+pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut Words) -> Option<u32> {
     let ether = frame.view::<14>(base)?;
-    key.mac = mac(ether.word::<0>(), ether.word::<4>(), ether.word::<8>());
+    key[MAC] = ether.word::<0>().to_be();
+    key[MAC + 1] = ether.word::<4>().to_be();
+    key[MAC + 2] = ether.word::<8>().to_be();
     let mut eth_type = ether.half::<12>();
     let mut l3 = base + 14;
     let mut tci = tag;
@@ -33,7 +56,7 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
         eth_type = tagged.half::<2>();
         l3 += 4;
     }
-    key.eth_type = tci << 16 | eth_type;
+    key[TYPE] = tci << 16 | eth_type;
     match eth_type {
         ETH_IPV4 => {
             let ip = frame.view::<20>(l3)?;
@@ -42,8 +65,8 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
             if ip.byte::<0>() != 0x45 || ip.half::<6>() & 0x3fff != 0 || total > frame.len() - l3 || total < 20 {
                 return None;
             }
-            key.src[0] = ip.word::<12>();
-            key.dst[0] = ip.word::<16>();
+            key[SRC] = ip.word::<12>();
+            key[DST] = ip.word::<16>();
             transport(frame, ip.byte::<9>(), l3 + 20, total - 20, ETH_IPV4, ip.byte::<1>(), key)?;
         }
         ETH_IPV6 => {
@@ -53,8 +76,14 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
             if left + 40 > frame.len() - l3 || is_extension(next) {
                 return None;
             }
-            key.src = [ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>()];
-            key.dst = [ip.word::<24>(), ip.word::<28>(), ip.word::<32>(), ip.word::<36>()];
+            key[SRC] = ip.word::<8>();
+            key[SRC + 1] = ip.word::<12>();
+            key[SRC + 2] = ip.word::<16>();
+            key[SRC + 3] = ip.word::<20>();
+            key[DST] = ip.word::<24>();
+            key[DST + 1] = ip.word::<28>();
+            key[DST + 2] = ip.word::<32>();
+            key[DST + 3] = ip.word::<36>();
             transport(frame, next, l3 + 40, left, ETH_IPV6, ip.half::<0>() >> 4 & 0xff, key)?;
         }
         // LLC, a second tag, ARP: never cached.
@@ -62,13 +91,6 @@ pub fn of_frame<F: Frame>(frame: &F, base: u32, tag: u32, key: &mut VerdictKey) 
         _ => {}
     }
     Some(l3)
-}
-
-/// Three words of both addresses as the bytes they are on the wire.
-#[inline(always)]
-fn mac(a: u32, b: u32, c: u32) -> [u8; 12] {
-    let ([a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]) = (a.to_be_bytes(), b.to_be_bytes(), c.to_be_bytes());
-    [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3]
 }
 
 #[inline(always)]
@@ -79,9 +101,9 @@ fn transport<F: Frame>(
     left: u32,
     eth_type: u32,
     tos: u32,
-    key: &mut VerdictKey,
+    key: &mut Words,
 ) -> Option<()> {
-    key.ip_meta = protocol << 24 | tos << 16;
+    key[META] = protocol << 24 | tos << 16;
     if let Some(size) = transport_size(protocol, eth_type) {
         if left < size {
             return None;
@@ -89,20 +111,23 @@ fn transport<F: Frame>(
         let ports = frame.view::<4>(at)?;
         let word = ports.word::<0>();
         // ICMP: type and code, each in half a word.
-        key.l4 = if protocol == ICMP || protocol == ICMP6 { word >> 8 & 0xff_0000 | word >> 16 & 0xff } else { word };
+        key[PORTS] = if protocol == ICMP || protocol == ICMP6 { word >> 8 & 0xff_0000 | word >> 16 & 0xff } else { word };
     }
     Some(())
 }
 
 /// Fills the header fields of `key` from a parsed vector.
 #[inline(always)]
-pub fn of_vector(v: &[u32; VECTOR], key: &mut VerdictKey) {
+pub fn of_vector(v: &[u32; VECTOR], key: &mut Words) {
     let (d, s) = (usize::from(ETH_DST), usize::from(ETH_SRC));
-    key.mac = mac(v[d] << 16 | v[d + 1] >> 16, v[d + 1] << 16 | v[s] & 0xffff, v[s + 1]);
-    key.eth_type = v[usize::from(ETH_TYPE)];
-    key.ip_meta = v[usize::from(IP_META)] & META_MASK;
-    key.l4 = v[usize::from(L4)];
-    let (s, d) = (usize::from(IP_SRC), usize::from(IP_DST));
-    key.src = [v[s], v[s + 1], v[s + 2], v[s + 3]];
-    key.dst = [v[d], v[d + 1], v[d + 2], v[d + 3]];
+    key[MAC] = (v[d] << 16 | v[d + 1] >> 16).to_be();
+    key[MAC + 1] = (v[d + 1] << 16 | v[s] & 0xffff).to_be();
+    key[MAC + 2] = v[s + 1].to_be();
+    key[TYPE] = v[usize::from(ETH_TYPE)];
+    key[META] = v[usize::from(IP_META)] & META_MASK;
+    key[PORTS] = v[usize::from(L4)];
+    for n in 0..4 {
+        key[SRC + n] = v[usize::from(IP_SRC) + n];
+        key[DST + n] = v[usize::from(IP_DST) + n];
+    }
 }

@@ -3,7 +3,7 @@
 use oxbow_abi::{
     reason::Reason,
     topology::{
-        Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, VXLAN_PORT,
+        Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, PeerKey, VXLAN_PORT,
     },
 };
 
@@ -24,23 +24,37 @@ pub type Outer = [u16; OUTER / 2];
 /// Options that a Geneve header may carry; more make it a bad one.
 pub const OPTIONS: u32 = 16;
 
-/// The way a UDP datagram to the Geneve port came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// Destination address: ours, if it is a tunnel frame.
-    pub local: Address,
-    /// Source address.
-    pub remote: Address,
-    /// Where the Geneve header is.
-    pub geneve: u32,
+/// A [`PeerKey`] as the words it is in memory, see [`crate::key::Words`].
+pub type Peer = [u32; 10];
+
+const LOCAL: usize = 0;
+const REMOTE: usize = 5;
+/// Where the family of an address is, from its beginning.
+const FAMILY: usize = 4;
+
+const _: () = {
+    assert!(size_of::<PeerKey>() == size_of::<Peer>());
+    assert!(core::mem::offset_of!(PeerKey, local) == LOCAL * 4);
+    assert!(core::mem::offset_of!(PeerKey, remote) == REMOTE * 4);
+    assert!(core::mem::offset_of!(Address, family) == FAMILY * 4);
+};
+
+/// Makes a peer key the one that says "this local address is ours".
+#[inline(always)]
+pub fn anybody(peer: &mut Peer) {
+    let mut n = REMOTE;
+    while n <= REMOTE + FAMILY {
+        peer[n] = 0;
+        n += 1;
+    }
 }
 
-/// Addresses of a whole (unfragmented) UDP datagram to the Geneve port; `None` = the frame is something else, and the host's.
+/// Reads the addresses of a whole (unfragmented) UDP datagram to the Geneve port into `peer`: its destination is ours if it is a tunnel frame. The
+/// result is where the Geneve header is; `None` = the frame is something else, and the host's.
 #[inline(always)]
-pub fn path<F: Frame>(frame: &F) -> Option<Path> {
+pub fn path<F: Frame>(frame: &F, peer: &mut Peer) -> Option<u32> {
     let ether = frame.view::<14>(0)?;
-    let mut local = Address { bytes: [0; 16], family: 0 };
-    let mut remote = local;
+    *peer = [0; 10];
     let udp = match ether.half::<12>() {
         ETH_IPV4 => {
             let ip = frame.view::<20>(14)?;
@@ -48,9 +62,10 @@ pub fn path<F: Frame>(frame: &F) -> Option<Path> {
             if header >> 4 != 4 || header & 15 < 5 || ip.byte::<9>() != 17 || ip.half::<6>() & 0x3fff != 0 {
                 return None;
             }
-            remote.bytes = address(ip.word::<12>(), 0, 0, 0);
-            local.bytes = address(ip.word::<16>(), 0, 0, 0);
-            (local.family, remote.family) = (4, 4);
+            peer[REMOTE] = ip.word::<12>().to_be();
+            peer[LOCAL] = ip.word::<16>().to_be();
+            peer[LOCAL + FAMILY] = 4;
+            peer[REMOTE + FAMILY] = 4;
             14 + (header & 15) * 4
         }
         ETH_IPV6 => {
@@ -58,9 +73,16 @@ pub fn path<F: Frame>(frame: &F) -> Option<Path> {
             if ip.byte::<6>() != 17 {
                 return None;
             }
-            remote.bytes = address(ip.word::<8>(), ip.word::<12>(), ip.word::<16>(), ip.word::<20>());
-            local.bytes = address(ip.word::<24>(), ip.word::<28>(), ip.word::<32>(), ip.word::<36>());
-            (local.family, remote.family) = (6, 6);
+            peer[REMOTE] = ip.word::<8>().to_be();
+            peer[REMOTE + 1] = ip.word::<12>().to_be();
+            peer[REMOTE + 2] = ip.word::<16>().to_be();
+            peer[REMOTE + 3] = ip.word::<20>().to_be();
+            peer[LOCAL] = ip.word::<24>().to_be();
+            peer[LOCAL + 1] = ip.word::<28>().to_be();
+            peer[LOCAL + 2] = ip.word::<32>().to_be();
+            peer[LOCAL + 3] = ip.word::<36>().to_be();
+            peer[LOCAL + FAMILY] = 6;
+            peer[REMOTE + FAMILY] = 6;
             54
         }
         _ => return None,
@@ -68,13 +90,7 @@ pub fn path<F: Frame>(frame: &F) -> Option<Path> {
     if frame.view::<4>(udp)?.half::<2>() != u32::from(GENEVE_PORT) {
         return None;
     }
-    Some(Path { local, remote, geneve: udp + 8 })
-}
-
-/// Four words of an address as the bytes they are on the wire.
-#[inline(always)]
-fn address(a: u32, b: u32, c: u32, d: u32) -> [u8; 16] {
-    (u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d)).to_be_bytes()
+    Some(udp + 8)
 }
 
 /// What a Geneve header says.

@@ -104,6 +104,8 @@ impl Default for Limits {
 pub struct Backend {
     instance: Instance,
     version: u32,
+    /// Generation of the VIF map: [`State::vifs`].
+    vifs: u32,
     limits: Limits,
     tables: Tables,
     blocks: Blocks,
@@ -126,6 +128,7 @@ impl Backend {
         let lflows = instance.counters.lflow_capacity();
         Ok(Self {
             version: 0,
+            vifs: 0,
             limits,
             tables: Tables::new(sizes.tables, sizes.tuples),
             blocks: Blocks::new(sizes.blocks),
@@ -229,6 +232,9 @@ impl Backend {
         for key in &port_writes.ports_removed {
             self.instance.maps.ports.remove(key)?;
         }
+        if !port_writes.vifs_removed.is_empty() {
+            self.vifs += 1;
+        }
         // 3. The new policy is in force.
         let state = State {
             version,
@@ -237,6 +243,7 @@ impl Backend {
             bum_rate: self.limits.bum_rate,
             bum_burst: self.limits.bum_burst,
             fdb_rate: self.limits.fdb_rate,
+            vifs: self.vifs,
         };
         self.instance.maps.state.set(0, &state)?;
         self.version = version;
@@ -246,23 +253,39 @@ impl Backend {
         self.stages.committed(stage_writes);
         self.groups.committed(group_writes);
         self.rules.committed();
-        // 4. New and changed ports, 5. guards. The policy is in force whatever happens here; what fails stays marked and is tried again.
-        for (key, port) in &port_writes.ports {
-            self.instance.maps.ports.insert(key, port)?;
-        }
-        for (key, vif) in &port_writes.vifs {
-            self.instance.maps.vifs.insert(key, vif)?;
+        // 4. New and changed ports. The policy is in force whatever happens here; what fails stays marked and is tried again.
+        let topology = !(port_writes.ports.is_empty() && port_writes.vifs.is_empty());
+        if topology {
+            let written = self.write_ports(&port_writes);
+            // A packet that read the version above may have met an old entry. What it caches must be older than the guards: they get a
+            // version of their own, as does the generation by which the programs keep VIFs.
+            self.version += 1;
+            self.vifs += 1;
+            done.version = self.version;
+            self.instance.maps.state.set(0, &State { version: self.version, vifs: self.vifs, ..state })?;
+            written?;
         }
         self.ports.committed(port_writes, &mut self.guards);
         self.write_fdb(program)?;
+        // 5. Guards.
         for id in self.raised_chassis.drain(..) {
             self.guards.raise(Scope::Chassis(id.0));
         }
         for guard in self.guards.raised() {
-            self.instance.maps.guards.set(guard, &version)?;
+            self.instance.maps.guards.set(guard, &self.version)?;
         }
         self.guards.committed();
         Ok(done)
+    }
+
+    fn write_ports(&mut self, writes: &ports::PortWrites) -> Result<(), MapFailure> {
+        for (key, port) in &writes.ports {
+            self.instance.maps.ports.insert(key, port)?;
+        }
+        for (key, vif) in &writes.vifs {
+            self.instance.maps.vifs.insert(key, vif)?;
+        }
+        Ok(())
     }
 
     fn write_rules(&mut self, writes: &[crate::image::RuleWrite]) -> Result<(), MapFailure> {

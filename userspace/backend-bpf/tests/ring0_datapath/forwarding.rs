@@ -49,6 +49,22 @@ fn a_flow_walks_once_and_then_hits() {
 }
 
 #[test]
+fn a_device_whose_port_is_taken_away_passes_nothing_any_more() {
+    let (mut rig, a, _) = pair();
+    forward(&mut rig);
+    for _ in 0..2 {
+        assert_eq!(rig.vif_run(a, &udp4(1, 2, b"")).action, REDIRECT);
+    }
+    rig.forget_vif(a);
+    assert_eq!(rig.vif_run(a, &udp4(1, 2, b"")).action, SHOT);
+    assert_eq!(rig.all_drops(), [(Reason::NotProgrammed.text(), 1)]);
+    // Another port on the same device: the old port's verdicts are not its own.
+    rig.vif(a, 0, 5, 0);
+    assert_eq!(rig.vif_run(a, &udp4(1, 2, b"")).action, SHOT);
+    assert_eq!(rig.drops(Reason::NoMatch), 1);
+}
+
+#[test]
 fn another_flow_has_its_own_verdict() {
     let (mut rig, a, _) = pair();
     forward(&mut rig);

@@ -148,6 +148,8 @@ impl Rig {
 
     /// Sets version and knobs.
     pub(crate) fn state(&mut self, state: State) {
+        let old: State = self.array("OX_STATE").get(&0, 0).unwrap().0;
+        let state = State { vifs: state.vifs.max(old.vifs), ..state };
         self.array("OX_STATE").set(0, Plain(state), 0).unwrap();
     }
 
@@ -178,6 +180,19 @@ impl Rig {
     pub(crate) fn vif(&mut self, ifindex: u32, vlan: u32, port: u32, flags: u32) {
         let vif = Vif { datapath: SWITCH, port, guard: 10 + port % 32, flags, zone: 0, reserved: 0 };
         self.hash("OX_VIFS").insert(Plain(VifKey { ifindex, vlan }), Plain(vif), 0).unwrap();
+        self.vifs_changed();
+    }
+
+    /// Takes a device's port away.
+    pub(crate) fn forget_vif(&mut self, ifindex: u32) {
+        self.hash::<VifKey, Vif>("OX_VIFS").remove(&Plain(VifKey { ifindex, vlan: 0 })).unwrap();
+        self.vifs_changed();
+    }
+
+    fn vifs_changed(&mut self) {
+        let mut state: State = self.array("OX_STATE").get(&0, 0).unwrap().0;
+        state.vifs += 1;
+        self.state(state);
     }
 
     /// A port of any kind.
