@@ -23,11 +23,17 @@ struct Search {
     version: u32,
 }
 
-/// Looks the packet up in a table; 1 = found, and `found[which]` says what.
+/// [`search`] as a function of its own, for sub-tables.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ox_classify(table: u32, which: u32) -> i32 {
     let Some(s) = Scratch::get() else { return 0 };
+    search(s, table, which)
+}
+
+/// Looks the packet up in a table; 1 = found, and `found[which]` says what.
+#[inline(always)]
+pub fn search(s: &Scratch, table: u32, which: u32) -> i32 {
     let Some(table) = OX_TABLES.get(table) else { return 0 };
     let version = s.version.get();
     let [a, b] = &table.range;
@@ -67,10 +73,16 @@ unsafe extern "C" fn tuple(index: u64, env: *mut c_void) -> i64 {
 fn narrow<'a>(s: &Scratch, tuple: &Tuple) -> Option<&'a Rule> {
     let mut key = NarrowKey { tuple: tuple.id, word: [0; NARROW] };
     let mut n = 0;
-    // Words that are not used have mask zero: no branch.
-    while n < NARROW {
+    // Words that are not used have mask zero, so there is one branch instead of one a word: few tuples look at more than three.
+    while n < 3 {
         key.word[n] = at(&s.word, u32::from(tuple.word[n])).get() & tuple.mask[n];
         n += 1;
+    }
+    if tuple.words > 3 {
+        while n < NARROW {
+            key.word[n] = at(&s.word, u32::from(tuple.word[n])).get() & tuple.mask[n];
+            n += 1;
+        }
     }
     // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
     unsafe { OX_RULES.get(&key) }

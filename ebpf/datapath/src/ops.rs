@@ -30,13 +30,12 @@ struct Run {
 }
 
 /// Runs operations from [`Scratch::block`] and [`Scratch::position`] on, up to one that changes the phase.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ox_ops() -> i32 {
+#[inline(always)]
+pub fn run() -> Result<i32, Reason> {
     let mut run = Run { result: 0, ended: 0 };
     // SAFETY: the callback has the signature the helper wants, and `run` lives until the loop is over.
     unsafe { bpf_loop(MAX_OPS, one as *mut c_void, (&raw mut run).cast(), 0) };
-    if run.ended == 0 { -(Reason::ActionsEnd as i32) } else { run.result }
+    if run.ended == 0 { Err(Reason::ActionsEnd) } else { decode(run.result) }
 }
 
 /// One operation; 1 ends the run.

@@ -9,6 +9,7 @@
 use core::cell::Cell;
 
 use oxbow_abi::{
+    field::{ETH_DST, IP6_LABEL},
     op::SUBS,
     rule::{OPERANDS, WideKey},
     topology::{PeerKey, STAGES},
@@ -294,6 +295,16 @@ pub fn at(vector: &Vector, index: u32) -> &Cell<u32> {
 pub fn copy(to: &Vector, from: &Vector) {
     let mut word = 0;
     while word < oxbow_abi::field::WORDS {
+        to[word].set(from[word].get());
+        word += 1;
+    }
+}
+
+/// Copies the words that stand for something in the packet.
+#[inline(always)]
+pub fn copy_headers(to: &Vector, from: &Vector) {
+    let mut word = usize::from(ETH_DST);
+    while word <= usize::from(IP6_LABEL) {
         to[word].set(from[word].get());
         word += 1;
     }

@@ -1,7 +1,7 @@
 //! TC ingress of a VIF: the fast path, and the way into the walk.
 
 use oxbow_abi::{
-    field::{INPORT, WORDS, flag},
+    field::{ETH_DST, INPORT, IP6_LABEL, WORDS, flag},
     reason::Reason,
     stats::total,
     topology::{VIF_HAS_NESTED, VIF_LOCALPORT, Vif, VifKey},
@@ -120,7 +120,9 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
 pub fn clear(s: &Scratch) {
     let mut word = 0;
     while word < WORDS {
-        s.word[word].set(0);
+        if word < usize::from(ETH_DST) || word > usize::from(IP6_LABEL) {
+            s.word[word].set(0);
+        }
         word += 1;
     }
     s.guards.set(0);

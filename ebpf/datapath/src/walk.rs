@@ -21,7 +21,7 @@ use crate::{
     cache, classify, count, fanout,
     maps::{OX_DATAPATHS, OX_STATE},
     ops, output,
-    scratch::{EGRESS, INGRESS, Scratch, copy, masked, phase},
+    scratch::{EGRESS, INGRESS, Scratch, copy, copy_headers, masked, phase},
     skb::{self, Buffer, Context},
 };
 
@@ -82,7 +82,7 @@ unsafe extern "C" fn step(_index: u64, env: *mut c_void) -> i64 {
     let Some(s) = Scratch::get() else { return 1 };
     let result = match s.phase.get() {
         phase::TABLE => table(skb, s),
-        phase::OPS => decode(ops::ox_ops()),
+        phase::OPS => ops::run(),
         phase::CHECK => decode(ops::ox_check()),
         phase::OUTPUT => decode(output::ox_output(skb)),
         phase::FAN_OUT => decode(fanout::ox_member(skb)),
@@ -121,7 +121,7 @@ pub extern "C" fn ox_parse(skb: Context) -> i32 {
 /// Sets everything that is not the vector, and the first phase.
 #[inline(always)]
 fn begin(s: &Scratch) -> Result<(), Reason> {
-    copy(&s.packet, &s.word);
+    copy_headers(&s.packet, &s.word);
     s.steps.set(0);
     s.saving[0].set(0);
     s.saving[1].set(0);
@@ -213,7 +213,7 @@ fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
     if steps > MAX_TABLES {
         return Err(Reason::WalkLimit);
     }
-    if classify::ox_classify(s.table.get(), 0) == 0 {
+    if classify::search(s, s.table.get(), 0) == 0 {
         return Err(Reason::NoMatch);
     }
     let lflow = s.found[0].lflow.get();
@@ -226,7 +226,7 @@ fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
     s.block.set(s.found[0].block.get());
     s.position.set(0);
     s.phase.set(phase::OPS);
-    Ok(0)
+    ops::run()
 }
 
 /// Enters the egress pipeline towards the local port in `outport`.

@@ -21,7 +21,7 @@ use oxbow_wire::{
 
 use crate::{
     advert,
-    scratch::{Scratch, copy},
+    scratch::{Scratch, copy_headers},
     skb::{self, Buffer, Context},
     tunnel,
     walk::encode,
@@ -83,7 +83,7 @@ fn write_back(skb: Context) -> Result<i32, Reason> {
         crate::walk::decode(ox_write_headers(skb))?;
     }
     crate::walk::decode(ox_retag(skb))?;
-    copy(&s.packet, &s.word);
+    copy_headers(&s.packet, &s.word);
     Ok(0)
 }
 

@@ -111,7 +111,8 @@ fn transport<F: Frame>(
         let ports = frame.view::<4>(at)?;
         let word = ports.word::<0>();
         // ICMP: type and code, each in half a word.
-        key[PORTS] = if protocol == ICMP || protocol == ICMP6 { word >> 8 & 0xff_0000 | word >> 16 & 0xff } else { word };
+        key[PORTS] =
+            if protocol == ICMP || protocol == ICMP6 { word >> 8 & 0xff_0000 | word >> 16 & 0xff } else { word };
     }
     Some(())
 }

@@ -3,7 +3,8 @@
 use oxbow_abi::{
     reason::Reason,
     topology::{
-        Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, PeerKey, VXLAN_PORT,
+        Address, CHASSIS_DF, CHASSIS_VXLAN, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT, PeerKey,
+        VXLAN_PORT,
     },
 };
 
