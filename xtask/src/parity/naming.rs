@@ -87,7 +87,8 @@ impl Names {
                 }
             }
             for row in rows {
-                let name = special(self, (table, row)).or_else(|| {
+                let only = || (rows.len() == 1 && table.ends_with("_Global")).then(|| table.clone());
+                let name = special(self, (table, row)).or_else(only).or_else(|| {
                     own(row).filter(|name| counts[name.as_str()] == 1).map(|name| format!("{table}/{name}"))
                 });
                 match name {

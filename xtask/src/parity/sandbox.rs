@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 
 /// The longest anything local may take to come up or to follow a change.
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 const NB_SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
