@@ -51,6 +51,7 @@ struct Model {
     ports: Vec<Port>,
     groups: Vec<String>,
     sets: Vec<String>,
+    meters: Vec<String>,
     chassis: Vec<String>,
     named: usize,
 }
@@ -151,7 +152,10 @@ fn quoted(items: &[String]) -> String {
 fn change(random: &mut Random, model: &mut Model) -> Option<String> {
     model.named += 1;
     let fresh = model.named;
-    match random.below(100) {
+    match random.below(120) {
+        100..110 => service(random, model, fresh),
+        110..115 => global_options(random),
+        115..120 => Some(several(random, model, fresh)),
         0..8 if model.switches.len() < 4 => {
             let name = format!("sw{fresh}");
             model.switches.push(name.clone());
@@ -263,7 +267,12 @@ fn add_port(random: &mut Random, model: &mut Model, fresh: usize) -> Option<Stri
 fn switch_config(random: &mut Random, model: &Model) -> Option<String> {
     let switch = random.pick(&model.switches)?;
     let set = |pair: &str| format!("ovn-nbctl set Logical_Switch {switch} other_config:{pair}");
-    Some(match random.below(8) {
+    Some(match random.below(12) {
+        8 => set(&format!("mcast_snoop={}", random.one_of(&["true", "false"]))),
+        9 => set(&format!("mcast_flood_unregistered={}", random.one_of(&["true", "false"]))),
+        10 => set(&format!("mcast_querier=false mcast_table_size={}", 10 + random.below(90)))
+            .replace(" mcast_table_size", " other_config:mcast_table_size"),
+        11 => set(&format!("fdb_age_threshold={}", 100 * random.below(4))),
         0 => set(&format!("subnet=10.0.{}.0/24", random.below(3))),
         1 => set(&format!("exclude_ips=\"10.0.{0}.2..10.0.{0}.9 10.0.{0}.30\"", random.below(3))),
         2 => set(&format!("ipv6_prefix=fd0{}::", random.below(3))),
@@ -281,7 +290,10 @@ fn switch_config(random: &mut Random, model: &Model) -> Option<String> {
 fn port_options(random: &mut Random, model: &Model) -> Option<String> {
     let port = &random.pick(&model.ports)?.name;
     let set = |pair: &str| format!("ovn-nbctl set Logical_Switch_Port {port} {pair}");
-    Some(match random.below(6) {
+    Some(match random.below(9) {
+        6 => set(&format!("options:arp_proxy=10.9.{}.0/24", random.below(3))),
+        7 => set(&format!("options:disable_arp_nd_rsp={}", random.one_of(&["true", "false"]))),
+        8 => format!("ovn-nbctl clear Logical_Switch_Port {port} options"),
         0 => set(&format!("options:requested-chassis=ch{}", 1 + random.below(9))),
         1 => set(&format!("options:qos_max_rate={}", 1000 * random.below(9))),
         2 => set("options:nat-addresses=router"),
@@ -344,6 +356,93 @@ fn address_set(random: &mut Random, model: &mut Model, fresh: usize) -> Option<S
             Some(format!("ovn-nbctl add Address_Set {name} addresses \"{}\"", element(random)))
         }
     }
+}
+
+/// DHCP, DNS, QoS and meters: rows that are copied and flows that they add.
+fn service(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
+    match random.below(6) {
+        0 => {
+            let switch = random.pick(&model.switches)?;
+            let (host, address) = (random.below(9), ipv4(random));
+            Some(format!(
+                "ovn-nbctl -- --id=@d create DNS 'records={{\"vm{host}.example.org\"=\"{address}\"}}' \
+                 -- add Logical_Switch {switch} dns_records @d >/dev/null"
+            ))
+        }
+        1 => {
+            let port = &random.pick(&model.ports)?.name;
+            let net = random.below(3);
+            Some(format!(
+                "ovn-nbctl -- --id=@d create DHCP_Options cidr=10.0.{net}.0/24 \
+                 'options=\"server_id\"=\"10.0.{net}.1\" \"server_mac\"=\"00:00:00:00:00:fe\" \"lease_time\"=\"{}\"' \
+                 -- set Logical_Switch_Port {port} dhcpv4_options=@d >/dev/null",
+                60 * random.below(9)
+            ))
+        }
+        2 => {
+            let port = &random.pick(&model.ports)?.name;
+            Some(format!("ovn-nbctl clear Logical_Switch_Port {port} dhcpv4_options"))
+        }
+        3 => {
+            let switch = random.pick(&model.switches)?;
+            let direction = random.one_of(&["from-lport", "to-lport"]);
+            let priority = 1000 + fresh;
+            Some(match random.below(3) {
+                0 => format!("ovn-nbctl qos-add {switch} {direction} {priority} ip4 dscp={}", random.below(64)),
+                1 => format!("ovn-nbctl qos-add {switch} {direction} {priority} tcp rate={}", 100 + random.below(900)),
+                _ => format!("ovn-nbctl qos-del {switch} {direction}"),
+            })
+        }
+        4 if model.meters.len() < 3 => {
+            let name = format!("meter{fresh}");
+            model.meters.push(name.clone());
+            let unit = random.one_of(&["kbps", "pktps"]);
+            Some(format!("ovn-nbctl meter-add {name} drop {} {unit}", 1 + random.below(500)))
+        }
+        _ => {
+            let at = random.below(model.meters.len().max(1));
+            let name = (at < model.meters.len()).then(|| model.meters.swap_remove(at))?;
+            Some(format!("ovn-nbctl meter-del {name}"))
+        }
+    }
+}
+
+/// Options of the deployment as a whole.
+fn global_options(random: &mut Random) -> Option<String> {
+    let set = |pair: &str| format!("ovn-nbctl set NB_Global . {pair}");
+    Some(match random.below(6) {
+        0 => set(&format!("options:ignore_lsp_down={}", random.one_of(&["true", "false"]))),
+        1 => set(&format!("options:use_ct_inv_match={}", random.one_of(&["true", "false"]))),
+        2 => set(&format!("options:default_acl_drop={}", random.one_of(&["true", "false"]))),
+        3 => set(&format!("options:note={}", random.below(9))),
+        4 => set(&format!("ipsec={}", random.one_of(&["true", "false"]))),
+        _ => "ovn-nbctl remove NB_Global . options ignore_lsp_down use_ct_inv_match default_acl_drop note".to_owned(),
+    })
+}
+
+/// Several changes that northd sees at once.
+fn several(random: &mut Random, model: &mut Model, fresh: usize) -> String {
+    let switch = format!("sw{fresh}");
+    let ports: Vec<String> = (0..2 + random.below(4)).map(|n| format!("lp{fresh}x{n}")).collect();
+    let mut command = format!("ovn-nbctl ls-add {switch}");
+    for (n, port) in ports.iter().enumerate() {
+        // Each has addresses of its own, and none is dynamic: stock hands those out in hash order.
+        let address = format!(
+            "52:54:00:{:02x}:{:02x}:{n:02x} 10.{}.{}.{n}",
+            random.below(256),
+            fresh % 256,
+            random.below(200),
+            fresh % 250
+        );
+        let _ = write!(command, " -- lsp-add {switch} {port} -- lsp-set-addresses {port} \"{address}\"");
+        model.ports.push(Port { name: port.clone(), switch: switch.clone(), vif: true });
+    }
+    model.switches.push(switch);
+    if random.chance(50) {
+        let _ = write!(command, " -- pg-add pgx{fresh} {}", ports.join(" "));
+        model.groups.push(format!("pgx{fresh}"));
+    }
+    command
 }
 
 #[cfg(test)]
