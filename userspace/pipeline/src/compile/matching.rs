@@ -40,8 +40,12 @@ pub(crate) fn forms(normalized: Normalized) -> Vec<Form> {
             let named = !clause.ports.is_empty()
                 || !clause.residency.is_empty()
                 || clause.dims.iter().any(|dim| dim.sets().next().is_some());
-            let shared = (!named).then(|| literal(&clause));
-            Form { clause, shared }
+            if named {
+                Form { clause, shared: None }
+            } else {
+                // The clause itself is not needed any more.
+                Form { shared: Some(literal(&clause)), clause: Clause::default() }
+            }
         })
         .collect()
 }

@@ -43,7 +43,7 @@ pub(crate) struct MatchText {
 /// An action list, parsed.
 #[derive(Debug)]
 pub(crate) struct ActionText {
-    /// The actions, or why there are none.
+    /// The actions (left empty once `shared` holds their translation) with their prerequisites, or why there are none.
     pub(crate) parsed: Result<Actions, Arc<str>>,
     /// The translated list, when it names no ports.
     pub(crate) shared: Option<Arc<[Act]>>,
@@ -109,12 +109,15 @@ impl Texts {
             n_egress_tables: self.stages.1,
         };
         match parse_actions(text, &context) {
-            Ok(parsed) => {
+            Ok(mut parsed) => {
                 let mut names = 0;
                 let lowered = actions::lower(&parsed.actions, &mut |_| {
                     names += 1;
                     1
                 });
+                if names == 0 {
+                    parsed.actions = Vec::new();
+                }
                 ActionText {
                     only_passes: lowered.unsupported.is_none() && only_passes(&lowered.acts),
                     shared: (names == 0).then_some(lowered.acts),

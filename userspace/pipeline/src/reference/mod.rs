@@ -15,3 +15,6 @@ pub use frame::{Layout, TooShort, parse};
 pub use outcome::{Arrival, Destination, Drop, Outcome, Output, Reason, Step};
 pub use rewrite::write_back;
 pub use walk::run;
+
+#[cfg(test)]
+mod tests;
