@@ -202,6 +202,7 @@ pub struct Chassis {
 }
 
 /// Key of map `OX_PEERS`, hash: only tunnel frames between these two addresses are decapsulated (value `u32`: index into `OX_CHASSIS`).
+/// An entry with an all-zero `remote` (value 0) says that the local address is ours.
 ///
 /// One more entry for each of our encapsulation addresses, with a zero `remote` (family 0) and any value, says that the address is ours: tunnel
 /// frames to it from somebody else are dropped ([`crate::reason::Reason::UnknownPeer`]); frames to any other address go on to the host.

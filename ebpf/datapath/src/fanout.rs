@@ -5,7 +5,7 @@ use oxbow_abi::{
     field::{INPORT, OUTPORT},
     reason::Reason,
     stats::total,
-    topology::{CHUNK, ChunkKey, MEMBER_CHASSIS, Members, PORT_LOCAL},
+    topology::{CHUNK, ChunkKey, MEMBER_CHASSIS, Members, PORT_LOCAL, VIF_LOCALPORT},
 };
 
 use crate::{
@@ -105,6 +105,10 @@ fn member(skb: Context) -> Result<i32, Reason> {
     if port.kind != PORT_LOCAL {
         // Released since the group was written.
         return Err(Reason::PortNotBound);
+    }
+    if s.tunnelled.get() != 0 && port.flags & VIF_LOCALPORT != 0 {
+        // The sender's chassis has an instance of the localport of its own, which got the packet there.
+        return Ok(0);
     }
     s.word[usize::from(OUTPORT)].set(member);
     output::local(s, &port)?;

@@ -3,7 +3,7 @@
 use crate::southbound::Southbound;
 use anyhow::{Context as _, Result};
 use oxbow_pipeline::compile::{Compiler, Options, Vocabulary};
-use oxbow_pipeline::ir::{Chassis, ChassisId, DatapathKey, Location, LogicalPort, PortKey, PortKind, Program};
+use oxbow_pipeline::ir::{Changes, Chassis, ChassisId, DatapathKey, Location, LogicalPort, PortKey, PortKind, Program};
 use oxbow_pipeline::reference::{Arrival, Destination, Outcome, run};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Hypervisor {
     pub compiler: Compiler,
     /// The same without simplification.
     pub raw: Program,
+    /// Everything that the program holds, as a difference from nothing: what a backend starts from.
+    pub changes: Changes,
 }
 
 /// All hypervisors of a cloud.
@@ -79,9 +81,9 @@ impl Cloud {
             };
             compiler.set_port(LogicalPort { location, ..row.port.clone() });
         }
-        compiler.commit();
+        let changes = compiler.commit();
         let raw = compiler.raw_program();
-        Hypervisor { compiler, raw }
+        Hypervisor { compiler, raw, changes }
     }
 
     /// One of the hypervisors.

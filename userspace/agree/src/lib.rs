@@ -1,19 +1,23 @@
 //! The independent judge: the same packets through Debian's `ovn-trace` and through Oxbow, for the same Southbound database.
 //!
 //! ```text
-//! NB script ─ ovn-nbctl, ovn-northd ─▶ SB ─┬─▶ ovn-trace (Trace)                 ┐
-//!                                         └─▶ Southbound ─▶ Cloud of N programs ├─▶ compare ─▶ Disagreement
-//! seed ─▶ Generator ─▶ frames ────────────────────────────────────────────────────┘
+//! NB contents ─ ovn-northd ─▶ SB ─┬─▶ ovn-trace (Trace) ──────────────────────────┐
+//!                                └─▶ Southbound ─▶ Cloud of N reference programs ├─▶ compare ─▶ Disagreement
+//!                                                      └─▶ N Kernels, loaded ────┤
+//! seed ─▶ Generator ─▶ frames ─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The [`Cloud`] runs the reference interpreter of each hypervisor and carries what they tunnel to each other; whoever also runs the loaded
-//! programs compares them hypervisor by hypervisor with [`Cloud::hypervisor`]'s program and `oxbow_pipeline::reference::run`.
+//! The [`Cloud`] runs the reference interpreter of each hypervisor and carries what they tunnel to each other; a
+//! [`kernel::Kernel`] runs the loaded programs of one hypervisor on real devices and is compared with the reference arrival by arrival. A
+//! [`session::Session`] is all of it for one cloud.
 
 pub mod cloud;
 pub mod compare;
 pub mod generator;
+pub mod kernel;
 pub mod microflow;
 pub mod random;
+pub mod session;
 pub mod southbound;
 pub mod topology;
 pub mod trace;

@@ -189,6 +189,20 @@ impl OvsdbServer {
         tool(command)
     }
 
+    /// Replaces the contents of a database by those of a database file (standalone format).
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or does not fit the schema.
+    pub fn restore(&self, database: &str, file: &Path) -> Result<()> {
+        let snapshot = std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+        let mut command = Command::new(require_program("ovsdb-client")?);
+        command.args([TOOL_TIMEOUT, "--force", "restore", &self.remote(), database]).stdin(snapshot);
+        let line = process::line(&command);
+        process::checked(&line, command.output()?)?;
+        Ok(())
+    }
+
     /// Makes it listen at another place while it runs, e.g. `punix:PATH`.
     pub fn add_remote(&self, remote: &str) -> Result<()> {
         self.appctl(&["ovsdb-server/add-remote", remote]).map(|_| ())

@@ -22,7 +22,7 @@ use groups::Groups;
 use oxbow_abi::learning::{FDB_CONFIRMED, Fdb, FdbKey};
 use oxbow_abi::rule::{NarrowKey, Rule, WideKey};
 use oxbow_abi::stats::State;
-use oxbow_abi::topology::{Chassis, PeerKey};
+use oxbow_abi::topology::{Address, Chassis, PeerKey};
 use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, LflowId, Mac, Program, RuleId};
 use ports::Ports;
 use rules::Rules;
@@ -392,11 +392,17 @@ impl Backend {
     /// The id is beyond the map, or the map refuses.
     pub fn set_chassis(&mut self, id: ChassisId, reach: Option<&Chassis>) -> Result<(), CommitError> {
         let peer = |chassis: &Chassis| PeerKey { local: chassis.local, remote: chassis.remote };
+        // An entry without a remote address says that the local one is ours: what comes to it from anybody else is dropped, not the host's.
+        let ours = |chassis: &Chassis| PeerKey { local: chassis.local, remote: Address::default() };
         let old = self.chassis.get(&id).copied();
-        if let Some(old) = &old
-            && reach.is_none_or(|new| peer(new) != peer(old))
-        {
-            self.instance.maps.peers.remove(&peer(old))?;
+        if let Some(old) = &old {
+            if reach.is_none_or(|new| peer(new) != peer(old)) {
+                self.instance.maps.peers.remove(&peer(old))?;
+            }
+            let others = self.chassis.iter().any(|(other, chassis)| *other != id && chassis.local == old.local);
+            if !others && reach.is_none_or(|new| new.local != old.local) {
+                self.instance.maps.peers.remove(&ours(old))?;
+            }
         }
         match reach {
             Some(new) => {
@@ -407,6 +413,7 @@ impl Backend {
                 }
                 self.instance.maps.chassis.set(id.0, &new)?;
                 self.instance.maps.peers.insert(&peer(&new), &id.0)?;
+                self.instance.maps.peers.insert(&ours(&new), &0)?;
                 self.chassis.insert(id, new);
             }
             None => {

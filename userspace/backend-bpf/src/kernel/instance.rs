@@ -186,7 +186,7 @@ impl Instance {
         let decap_flags = u32::from(release >= (6, 3));
         loader
             .default_map_pin_directory(&directory)
-            .override_global("OX_DECAP_L3_FLAGS", &decap_flags, false)
+            .override_global("OX_DECAP_L3", &decap_flags, true)
             .map_pin_path("OX_FDB", pins.state().join("OX_FDB"))
             .map_max_entries("OX_RULES", sizes.rules)
             .map_max_entries("OX_RULES_WIDE", sizes.wide_rules)

@@ -1,0 +1,156 @@
+//! `oxbow-agree`: what `cargo xtask agree` runs.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use oxbow_agree::session::{Session, Tally};
+use oxbow_agree::topology;
+use oxbow_testkit::OvsdbServer;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Judges the datapath: ovn-trace, the reference interpreter and the loaded programs must agree about every packet.
+///
+/// For each cloud Debian's ovn-northd writes the logical flows; Oxbow compiles them for every hypervisor (ports bound in turn) and
+/// loads them into the kernel. Valid, mutated and hostile frames are sent from every port: the reference is compared with ovn-trace (same
+/// outputs, same fields), the programs with the reference (same outputs, same bytes), by real frames on real devices, each twice: once
+/// walked, once with the verdict cache warm. Without contents, random layer-2 clouds are made.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask agree", max_term_width = 120)]
+struct Args {
+    /// A Northbound database file to take the contents from.
+    #[arg(long, value_name = "FILE.db", conflicts_with = "scripts")]
+    nb: Option<PathBuf>,
+    /// A directory of scripts (*.sh, lines of ovn-nbctl commands), a cloud each.
+    #[arg(long, value_name = "DIR")]
+    scripts: Option<PathBuf>,
+    /// How many hypervisors the ports are spread over.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    hypervisors: u8,
+    /// How many packets in all, spread evenly over the clouds.
+    #[arg(long, default_value_t = 10_000)]
+    packets: usize,
+    /// How many random clouds.
+    #[arg(long, default_value_t = 10)]
+    topologies: usize,
+    /// Seed of clouds and packets: the same seed, the same run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many disagreements to print in full.
+    #[arg(long, default_value_t = 3)]
+    show: usize,
+}
+
+/// A cloud to build: its name, and how.
+struct Contents {
+    name: String,
+    lines: Option<String>,
+    database: Option<PathBuf>,
+    script: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the judge makes network namespaces and loads eBPF programs: run as root");
+    }
+    let contents = contents(args)?;
+    let mut sum = Tally::default();
+    let start = Instant::now();
+    let share = args.packets.div_ceil(contents.len());
+    for (n, cloud) in contents.iter().enumerate() {
+        let packets = share.min(args.packets - sum.packets);
+        if packets == 0 {
+            break;
+        }
+        let seed = args.seed.wrapping_mul(1_000_003).wrapping_add(n as u64);
+        let show = args.show.saturating_sub(sum.disagreements);
+        let mut session = Session::start(args.hypervisors.into(), |nb| cloud.fill(nb))
+            .with_context(|| format!("cloud {}", cloud.name))?;
+        let tally = session
+            .judge(packets, seed, show, |text| {
+                println!("--- {}{text}", cloud.explain());
+            })
+            .with_context(|| format!("cloud {}", cloud.name))?;
+        let seconds = start.elapsed().as_secs();
+        let abstained: usize = tally.abstained.values().sum();
+        println!(
+            "{seconds:>5} s  {:<24} {:>6} packets, {:>6} delivered, {abstained:>5} not judged by ovn-trace, {:>6} frames through the programs \
+             ({} from the cache), {} disagreements",
+            cloud.name, tally.packets, tally.delivered, tally.frames, tally.cached, tally.disagreements
+        );
+        sum += tally;
+    }
+    for (why, n) in &sum.abstained {
+        println!("not judged by ovn-trace: {n} packets: {why}");
+    }
+    println!("agree: topologies {}, packets {}, disagreements {}", contents.len(), sum.packets, sum.disagreements);
+    Ok(sum.disagreements == 0)
+}
+
+fn contents(args: &Args) -> Result<Vec<Contents>> {
+    let empty = |name: String| Contents { name, lines: None, database: None, script: None };
+    if let Some(file) = &args.nb {
+        let database = Some(file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?);
+        return Ok(vec![Contents { database, ..empty(file.display().to_string()) }]);
+    }
+    if let Some(dir) = &args.scripts {
+        let entries = std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        let mut files: Vec<PathBuf> = entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "sh"));
+        files.sort();
+        if files.is_empty() {
+            bail!("{} has no *.sh", dir.display());
+        }
+        let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(files
+            .into_iter()
+            .map(|file| Contents { script: Some(file.clone()), ..empty(name(&file)) })
+            .collect());
+    }
+    if args.topologies == 0 {
+        bail!("--topologies must be at least 1");
+    }
+    let made = (0..args.topologies).map(|n| {
+        let seed = args.seed.wrapping_mul(7919).wrapping_add(n as u64);
+        Contents { lines: Some(topology::random(seed)), ..empty(format!("random {n}")) }
+    });
+    Ok(made.collect())
+}
+
+impl Contents {
+    /// Puts the contents into a Northbound database.
+    fn fill(&self, nb: &OvsdbServer) -> Result<()> {
+        if let Some(lines) = &self.lines {
+            nb.nbctl(&lines.lines().collect::<Vec<_>>().join(" -- "))?;
+        }
+        if let Some(script) = &self.script {
+            let mut command = std::process::Command::new("sh");
+            command.arg("-e").arg(script).env("OVN_NB_DB", nb.remote());
+            oxbow_testkit::process::checked(&script.display().to_string(), command.output()?)?;
+        }
+        if let Some(database) = &self.database {
+            nb.restore("OVN_Northbound", database)?;
+        }
+        Ok(())
+    }
+
+    /// How to build the same cloud again.
+    fn explain(&self) -> String {
+        match &self.lines {
+            Some(lines) => format!("{}:\n  {}\n", self.name, lines.replace('\n', "\n  ")),
+            None => format!("{}: ", self.name),
+        }
+    }
+}

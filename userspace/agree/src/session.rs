@@ -1,0 +1,230 @@
+//! One cloud under judgement: packets in, disagreements out.
+
+use crate::cloud::Cloud;
+use crate::compare::{Verdict, judge};
+use crate::generator::{Generator, Identity};
+use crate::kernel::{Kernel, Out};
+use crate::random::Random;
+use crate::southbound::Southbound;
+use crate::trace::Trace;
+use anyhow::{Context as _, Result, bail};
+use oxbow_pipeline::ir::Location;
+use oxbow_pipeline::reference::{Arrival, Destination, Outcome, run};
+use oxbow_testkit::{Central, Netns, Northd, OvsdbServer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What came of the packets.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Packets sent.
+    pub packets: usize,
+    /// Of them, packets that came out somewhere.
+    pub delivered: usize,
+    /// Packets that ovn-trace could not judge, by reason; the programs are compared with the reference on them all the same.
+    pub abstained: BTreeMap<&'static str, usize>,
+    /// Frames that the loaded programs were given: each packet twice on every hypervisor it reaches.
+    pub frames: usize,
+    /// Of them, answered from the verdict cache.
+    pub cached: u64,
+    /// Disagreements.
+    pub disagreements: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.delivered += other.delivered;
+        for (why, n) in other.abstained {
+            *self.abstained.entry(why).or_default() += n;
+        }
+        self.frames += other.frames;
+        self.cached += other.cached;
+        self.disagreements += other.disagreements;
+    }
+}
+
+/// The loaded programs came to something else than the reference.
+struct KernelDisagreement<'a> {
+    hypervisor: usize,
+    arrival: Arrival,
+    frame: &'a [u8],
+    attempt: usize,
+    expected: Vec<Out>,
+    actual: Vec<Out>,
+    outcome: &'a Outcome,
+    counters: String,
+}
+
+impl fmt::Display for KernelDisagreement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let which = if self.attempt == 0 { "walk" } else { "second time" };
+        writeln!(f, "hypervisor {}, {:?} ({which}), frame", self.hypervisor, self.arrival)?;
+        self.frame.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        writeln!(f, "\nthe reference says: {:#?}", self.outcome)?;
+        for (title, list) in [("expected", &self.expected), ("actual", &self.actual)] {
+            writeln!(f, "{title}:")?;
+            for out in list {
+                let (to, frame) = match out {
+                    Out::Device(index, frame) => (format!("device {index}"), frame),
+                    Out::Tunnel(chassis, vni, inport, outport, frame) => {
+                        (format!("chassis {chassis}, datapath {vni}, {inport} -> {outport}"), frame)
+                    }
+                };
+                write!(f, "  {to}: ")?;
+                frame.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                writeln!(f)?;
+            }
+        }
+        write!(f, "drop counters: {}", self.counters)
+    }
+}
+
+/// A cloud with its judges.
+pub struct Session {
+    south: Southbound,
+    trace: Trace,
+    cloud: Cloud,
+    kernels: Vec<Kernel>,
+    // Below what uses them.
+    _central: Central,
+    _ns: Netns,
+    _dir: tempfile::TempDir,
+}
+
+impl Session {
+    /// Starts Debian's northd on what `fill` puts into the Northbound database, compiles the result for each hypervisor and loads it.
+    ///
+    /// # Errors
+    /// When a program is missing or the contents are refused; when the compiler reports a flow it cannot hold.
+    pub fn start(hypervisors: usize, fill: impl FnOnce(&OvsdbServer) -> Result<()>) -> Result<Session> {
+        let ns = Netns::new("agree")?;
+        let dir = tempfile::TempDir::with_prefix("oxbow-agree-")?;
+        let central = Central::start(&ns, dir.path(), "punix:unused.sock", Northd::Stock)?;
+        fill(central.nb())?;
+        central.nb().nbctl("--wait=sb sync")?;
+        let south = Southbound::read(central.sb())?;
+        let trace = Trace::start(central.sb())?;
+        let cloud = Cloud::new(&south, hypervisors);
+        let mut kernels = Vec::new();
+        for n in 0..hypervisors {
+            let state = cloud.hypervisor(n).context("no such hypervisor")?;
+            let problems = state.compiler.problems();
+            if !problems.is_empty() {
+                bail!(
+                    "flows that cannot be held:\n{}",
+                    problems.iter().map(|p| format!("  {p}\n")).collect::<String>()
+                );
+            }
+            kernels.push(Kernel::new(n, hypervisors, state)?);
+        }
+        Ok(Session { south, trace, cloud, kernels, _central: central, _ns: ns, _dir: dir })
+    }
+
+    /// Throws packets at every port. The first `show` disagreements are printed by `tell`.
+    ///
+    /// # Errors
+    /// When a judge fails; a disagreement is no error.
+    pub fn judge(&mut self, packets: usize, seed: u64, show: usize, mut tell: impl FnMut(&str)) -> Result<Tally> {
+        let senders: Vec<_> = self.south.ports.values().filter(|row| row.port.kind.is_served()).cloned().collect();
+        if senders.is_empty() {
+            bail!("no port of this cloud can send");
+        }
+        let mut generator = Generator::new(&self.south, seed);
+        let mut random = Random::new(!seed);
+        let mut tally = Tally::default();
+        for _ in 0..packets {
+            let sender = random.pick(&senders).clone();
+            let texts = sender.port.port_security.iter().map(|text| &**text);
+            let identity = Identity::of(texts.chain(sender.addresses.iter().map(String::as_str)));
+            let frame = generator.frame(&identity).bytes;
+            let here = self.cloud.place(&sender.port.name).unwrap_or_else(|| random.below(self.kernels.len()));
+            tally.packets += 1;
+            let mut disagreements = Vec::new();
+            match judge(&self.south, &self.cloud, &mut self.trace, &sender, here, &frame)? {
+                Verdict::Agreed(copies) => tally.delivered += usize::from(copies > 0),
+                Verdict::Abstained(why) => *tally.abstained.entry(why).or_default() += 1,
+                Verdict::Disagreed(found) => {
+                    disagreements.push(format!("ovn-trace and the reference disagree: {found}"))
+                }
+            }
+            let program = self.cloud.hypervisor(here).context("no such hypervisor")?.compiler.program();
+            let port = program.port(sender.port.datapath, sender.port.key).context("a sender without a port")?;
+            if let Location::Local { ifindex, tag } = port.location {
+                self.through_kernels(here, ifindex, tag, &frame, &mut tally, &mut disagreements)?;
+            }
+            for text in disagreements {
+                if tally.disagreements < show {
+                    tell(&text);
+                }
+                tally.disagreements += 1;
+            }
+        }
+        for kernel in &mut self.kernels {
+            tally.cached += kernel.cached_and_walked()?.0;
+        }
+        Ok(tally)
+    }
+
+    /// The same frame through the programs of every hypervisor it reaches, beside the reference on the same arrival.
+    fn through_kernels(
+        &mut self,
+        here: usize,
+        ifindex: u32,
+        tag: Option<u16>,
+        frame: &[u8],
+        tally: &mut Tally,
+        disagreements: &mut Vec<String>,
+    ) -> Result<()> {
+        let mut sent = frame.to_vec();
+        if let Some(tag) = tag {
+            sent.splice(12..12, [0x81, 0x00].into_iter().chain(tag.to_be_bytes()));
+        }
+        if Kernel::never_arrives(&sent) {
+            return Ok(());
+        }
+        let mut open = vec![(here, Arrival::Device { ifindex }, sent)];
+        while let Some((here, arrival, frame)) = open.pop() {
+            let program = self.cloud.hypervisor(here).context("a tunnel to nowhere")?.compiler.program();
+            let outcome = run(program, arrival, &frame);
+            let mut expected: Vec<Out> = outcome.outputs.iter().map(Out::from).collect();
+            expected.sort();
+            let kernel = self.kernels.get_mut(here).context("a tunnel to nowhere")?;
+            for attempt in 0..2 {
+                let actual = kernel.run(arrival, &frame, expected.len())?;
+                tally.frames += 1;
+                if !outcome.learned.is_empty() {
+                    kernel.forget()?;
+                }
+                let same =
+                    actual.len() == expected.len() && actual.iter().zip(&expected).all(|(a, e)| a.same_but_padding(e));
+                if !same {
+                    let counters = kernel.counters();
+                    let expected = expected.clone();
+                    let found = KernelDisagreement {
+                        hypervisor: here,
+                        arrival,
+                        frame: &frame,
+                        attempt,
+                        expected,
+                        actual,
+                        outcome: &outcome,
+                        counters,
+                    };
+                    disagreements.push(format!("the loaded programs and the reference disagree: {found}"));
+                    break;
+                }
+            }
+            for output in &outcome.outputs {
+                if let Destination::Tunnel { chassis, datapath, inport, outport } = output.destination {
+                    open.push((
+                        chassis.0 as usize - 1,
+                        Arrival::Tunnel { datapath, inport, outport },
+                        output.frame.clone(),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
