@@ -4,6 +4,7 @@
 //! what it does: [`setup`] (what must be installed), [`process`] (running other programs), [`workspace`] (where things are).
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
+mod agree;
 mod bench_ovsdb;
 mod build_ebpf;
 mod demo;
@@ -46,6 +47,7 @@ enum Command {
     Bench(Bench),
     GenIdl(gen_idl::Args),
     Parity(parity::Args),
+    Agree(agree::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +69,6 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(Bench::Ovsdb(args)) => bench_ovsdb::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),
+        Command::Agree(args) => agree::run(&args),
     }
 }
