@@ -28,6 +28,8 @@ pub enum Command {
     Problems,
     /// Programs, maps, peers.
     Dataplane,
+    /// Dropped packets, by reason and by logical flow.
+    Drops,
     /// Stop following the Southbound database.
     Pause,
     /// Go on.
@@ -88,6 +90,7 @@ pub fn commands() -> Commands<Command> {
         ("debug/ports", Command::Ports),
         ("debug/problems", Command::Problems),
         ("debug/dataplane", Command::Dataplane),
+        ("drops", Command::Drops),
         ("debug/pause", Command::Pause),
         ("debug/resume", Command::Resume),
         ("debug/status", Command::PauseStatus),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_testkit::capture::Capture;
 use oxbow_testkit::hypervisor::UPLINK;
 use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
@@ -222,9 +222,12 @@ impl Story {
         let hypervisor = self.cloud.hypervisor_of(VIF)?;
         if hypervisor.node() == Node::Oxbow {
             let drops = hypervisor.appctl(DROPS)?;
-            let ours: Vec<&str> = drops.lines().filter(|line| line.contains(PORT_SECURITY_STAGE)).collect();
-            evidence.read(&format!("ovn-appctl -t oxbow-node {DROPS}    (on {})", hypervisor.name()), &ours.join("\n"));
-            ensure!(!ours.is_empty(), "no drop is attributed to {PORT_SECURITY_STAGE}:\n{drops}");
+            let told = |sign: &str| drops.lines().find(|line| line.contains(sign));
+            let (Some(reason), Some(flow)) = (told(DROP_REASON), told(PORT_SECURITY_STAGE)) else {
+                bail!("no drop is attributed to {PORT_SECURITY_STAGE}:\n{drops}");
+            };
+            let command = format!("ovn-appctl -t oxbow-node {DROPS}    (on {})", hypervisor.name());
+            evidence.read(&command, &format!("{reason}\n{flow}"));
         }
         Ok(())
     }
@@ -419,6 +422,8 @@ impl Story {
 
 /// The command of oxbow-node that lists drops, with the reason and the logical flow of each.
 const DROPS: &str = "drops";
+/// The reason that it gives when a logical flow says so.
+const DROP_REASON: &str = "logical-flow-drop";
 /// The logical stage that drops what port security refuses.
 const PORT_SECURITY_STAGE: &str = "ls_in_apply_port_sec";
 

@@ -292,6 +292,17 @@ impl Dataplane for Ebpf {
             .collect()
     }
 
+    fn drops(&mut self) -> Result<Vec<(&'static str, u64)>, DataplaneError> {
+        let drops = self.backend.instance().counters.drops();
+        let drops = drops.map_err(|error| DataplaneError::Other(chain(&error)))?;
+        Ok(drops.into_iter().map(|drop| (drop.reason.text(), drop.count.packets)).collect())
+    }
+
+    fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError> {
+        let count = self.backend.instance().counters.lflow(flow);
+        count.map(|count| count.packets).map_err(|error| DataplaneError::Other(chain(&error)))
+    }
+
     fn describe(&mut self) -> String {
         let (tables, tuples, rules) = self.backend.occupancy();
         let version = self.backend.version();

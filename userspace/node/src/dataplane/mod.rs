@@ -200,6 +200,18 @@ pub trait Dataplane: Devices {
     /// Flows that could not be held as they are: number of the logical flow, what is wrong.
     fn problems(&self) -> Vec<(u32, String)>;
 
+    /// Packets dropped since the programs were loaded: the reason, how many.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn drops(&mut self) -> Result<Vec<(&'static str, u64)>, DataplaneError>;
+
+    /// Packets that walked a logical flow, by its number; those that hit a cached verdict are not in it.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError>;
+
     /// How the programs are attached and how full the maps are, for people.
     fn describe(&mut self) -> String;
 
@@ -274,6 +286,14 @@ pub mod fake {
 
         fn problems(&self) -> Vec<(u32, String)> {
             Vec::new()
+        }
+
+        fn drops(&mut self) -> Result<Vec<(&'static str, u64)>, DataplaneError> {
+            Ok(Vec::new())
+        }
+
+        fn flow_packets(&mut self, _flow: u32) -> Result<u64, DataplaneError> {
+            Ok(0)
         }
 
         fn describe(&mut self) -> String {

@@ -136,6 +136,40 @@ impl Engine {
         text
     }
 
+    /// `drops`: packets by the reason why they were dropped, then the logical flows that dropped some.
+    ///
+    /// # Errors
+    /// What the dataplane says, or that there is none.
+    pub fn drops_text(&mut self) -> Result<String, String> {
+        let Some(dataplane) = &mut self.dataplane else {
+            return Err(self.open_error.clone().unwrap_or_else(|| "no system-id".to_owned()));
+        };
+        let mut text = String::new();
+        for (reason, packets) in dataplane.drops().map_err(|error| error.to_string())? {
+            let _ = writeln!(text, "{packets} packets: {reason}");
+        }
+        let flows = self.world.compiler().flows();
+        let mut dropping: Vec<_> = flows.filter(|(_, row)| row.actions.trim() == "drop;").collect();
+        dropping.sort_unstable_by_key(|(_, row)| (row.pipeline.as_str(), row.stage, row.uuid));
+        for (id, row) in dropping {
+            let packets = dataplane.flow_packets(id.0).map_err(|error| error.to_string())?;
+            if packets != 0 {
+                let _ = writeln!(
+                    text,
+                    "{packets} packets: logical flow {} ({} table {} {}, priority {}, match \"{}\", actions \"{}\")",
+                    row.uuid,
+                    row.pipeline.as_str(),
+                    row.stage,
+                    row.stage_name,
+                    row.priority,
+                    row.matches,
+                    row.actions
+                );
+            }
+        }
+        Ok(text)
+    }
+
     /// `lflow-cache/show-stats`.
     pub fn cache_text(&self) -> String {
         let (flows, matches, actions) = self.world.compiler().sizes();

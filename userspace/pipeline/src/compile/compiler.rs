@@ -161,6 +161,11 @@ impl Compiler {
         self.flows.get(&id).map(|flow| &flow.row)
     }
 
+    /// Every logical flow with its number, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = (LflowId, &Arc<FlowRow>)> {
+        self.flows.iter().map(|(id, flow)| (*id, &flow.row))
+    }
+
     /// The number of a logical flow.
     #[must_use]
     pub fn lflow(&self, uuid: FlowUuid) -> Option<LflowId> {
