@@ -15,3 +15,27 @@ fn everybody_reaches_everybody(cloud: &mut Cloud) -> Result<()> {
 fn our_northd_with_stock_controllers() -> Result<()> {
     Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Stock).run(everybody_reaches_everybody)
 }
+
+#[test]
+fn stock_northd_with_our_node() -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(everybody_reaches_everybody)
+}
+
+#[test]
+fn our_northd_with_our_node() -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(everybody_reaches_everybody)
+}
+
+#[test]
+fn our_node_talks_to_a_stock_controller_on_the_wire() -> Result<()> {
+    Cloud::builder()
+        .northd(Northd::Stock)
+        .hypervisors(1, Node::Oxbow)
+        .hypervisors(1, Node::Stock)
+        .run(everybody_reaches_everybody)
+}
+
+#[test]
+fn our_nodes_talk_over_ipv6() -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).ipv6_underlay().hypervisors(2, Node::Oxbow).run(everybody_reaches_everybody)
+}

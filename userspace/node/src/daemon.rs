@@ -120,6 +120,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
     let node = Node {
         engine,
         ovs: ovs_client,
+        ovs_remote: remote,
         sb: None,
         ssl: options.daemon.ssl.absolute(),
         vswitchd_pidfile: daemon.dirs.ovs_run.join("ovs-vswitchd.pid"),
@@ -225,6 +226,7 @@ struct Southbound {
 struct Node {
     engine: Engine,
     ovs: Client,
+    ovs_remote: String,
     sb: Option<Southbound>,
     ssl: SslOptions,
     vswitchd_pidfile: PathBuf,
@@ -439,11 +441,12 @@ impl Node {
 
     /// Says once why a database cannot be reached.
     fn tell_status(&mut self) {
-        let statuses = [Some(self.ovs.status()), self.sb.as_ref().map(|sb| sb.client.status())];
+        let southbound = self.sb.as_ref().map(|sb| (sb.client.status(), sb.remote.as_str()));
+        let statuses = [Some((self.ovs.status(), self.ovs_remote.as_str())), southbound];
         for (told, status) in self.told_status.iter_mut().zip(statuses) {
-            let Some(status) = status else { continue };
+            let Some((status, remote)) = status else { continue };
             let text = match (status.synchronized, &status.last_error) {
-                (false, Some(error)) => Some(format!("{}: {error}", status.remote.as_deref().unwrap_or("database"))),
+                (false, Some(error)) => Some(format!("{remote}: cannot connect ({error})")),
                 _ => None,
             };
             if let Some(text) = text.as_ref().filter(|text| told.as_ref() != Some(*text)) {
@@ -466,7 +469,9 @@ impl Node {
             Command::ConnectionStatus => if synchronized { "connected\n" } else { "not connected\n" }.to_owned(),
             Command::Status => {
                 let connection = if synchronized { "connected" } else { "not connected" };
-                let remote = status.as_ref().and_then(|status| status.remote.as_deref());
+                // Between attempts the client is at no remote: then it is the configured list that cannot be reached.
+                let configured = self.sb.as_ref().map(|sb| sb.remote.as_str());
+                let remote = status.as_ref().and_then(|status| status.remote.as_deref()).or(configured);
                 let error = status.as_ref().and_then(|status| status.last_error.as_deref()).filter(|_| !synchronized);
                 self.engine.status_text(connection, remote, error)
             }

@@ -119,6 +119,13 @@ impl Host {
         self.ovs.vsctl(args)
     }
 
+    /// What `ovs-vsctl` complains of: Debian's 3.1 ends with status 0 all the same, later ones with 65.
+    pub(crate) fn vsctl_complaint(&self, args: &str) -> Result<String> {
+        let mut command = Command::new("ovs-vsctl");
+        command.arg(format!("--db={}", self.ovs.remote())).args(oxbow_testkit::process::words(args));
+        Ok(String::from_utf8_lossy(&command.output()?.stderr).into_owned())
+    }
+
     /// Waits.
     pub(crate) fn until<T>(&self, what: &str, look: impl Fn(&Host) -> Result<Look<T>>) -> Result<T> {
         wait_until(what, PATIENCE, || look(self))

@@ -1,0 +1,190 @@
+//! The process as other software sees it: names, files, commands, its end.
+
+mod host;
+
+use anyhow::{Result, ensure};
+use host::Host;
+use nix::sys::signal::Signal;
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Northd, wait_until};
+use std::process::Command;
+
+#[test]
+fn started_as_ovn_controller_it_is_found_under_that_name() -> Result<()> {
+    let mut host = Host::new(Northd::None)?;
+    let link = host.path("ovn-controller");
+    std::os::unix::fs::symlink(&host.program, &link)?;
+    host.program = link;
+    let mut command = host.command();
+    command.arg("--pidfile").arg("--log-file");
+    host.node = Some(host.ns.spawn("ovn-controller", command, &host.path("node.log"))?);
+    let pid = host.node.as_ref().map_or(0, |node| node.pid());
+    let socket = host.path(&format!("ovn-controller.{pid}.ctl"));
+    let version = wait_until("version", PATIENCE, || host::appctl(&socket, "version").map(Look::Held))?;
+    let lines: Vec<&str> = version.lines().collect();
+    ensure!(lines[0] == "ovn-controller 23.03.1" && lines[1] == "Open vSwitch Library 3.1.0", "{version}");
+    ensure!(std::fs::read_to_string(host.path("ovn-controller.pid"))? == format!("{pid}\n"));
+    ensure!(std::fs::read_to_string(format!("/proc/{pid}/comm"))? == "ovn-controller\n");
+    // `-t ovn-controller` finds it through the locked pidfile.
+    let output = Command::new("ovn-appctl")
+        .env("OVN_RUNDIR", host.dir.path())
+        .args(["-t", "ovn-controller", "connection-status"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && (text == "connected\n" || text == "not connected\n"), "{output:?}");
+    ensure!(host.path("ovn-controller.log").exists());
+    // A second one on this host is refused by name.
+    let mut second = host.command();
+    second.arg("--pidfile").arg("--unixctl=none");
+    let output = host.ns.output(second)?;
+    ensure!(!output.status.success());
+    let own = Command::new(env!("CARGO_BIN_EXE_oxbow-node"))
+        .env("OVN_RUNDIR", host.dir.path())
+        .arg("--unixctl=none")
+        .output()?;
+    let text = String::from_utf8_lossy(&own.stderr);
+    ensure!(!own.status.success() && text.contains("ovn-controller is already running"), "{text}");
+    host.signal(Signal::SIGTERM)?;
+    ensure!(!host.path("ovn-controller.pid").exists() && !socket.exists());
+    Ok(())
+}
+
+#[test]
+fn the_command_line_of_ovn_controller_is_accepted() -> Result<()> {
+    let mut host = Host::new(Northd::None)?;
+    host.arguments.extend(
+        [
+            "-n",
+            "other",
+            "--no-self-confinement",
+            "--enable-dummy-vif-plug",
+            "--overwrite-pidfile",
+            "-vconsole:info",
+            "--syslog-method=null",
+        ]
+        .map(str::to_owned),
+    );
+    host.start()?;
+    host.until_equal("-n names the chassis", "other", |host| host.sb("--bare --columns=name list Chassis"))?;
+    let wrong = Command::new(&host.program).arg("--no-such-option").output()?;
+    ensure!(wrong.status.code() == Some(1));
+    let text = String::from_utf8_lossy(&wrong.stderr);
+    ensure!(text.contains("unrecognized option '--no-such-option'"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn the_directories_and_the_override_file_come_from_the_environment() -> Result<()> {
+    let mut host = Host::new(Northd::None)?;
+    std::fs::write(host.path("system-id-override"), "from-file\n")?;
+    // The default of the positional argument is db.sock in OVS_RUNDIR.
+    let mut command = Command::new(&host.program);
+    for kind in ["RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR"] {
+        command.env(format!("OVN_{kind}"), host.dir.path()).env(format!("OVS_{kind}"), host.dir.path());
+    }
+    command.args(["--no-dataplane", "--no-chdir", "--unixctl=node.ctl"]);
+    host.node = Some(host.ns.spawn("node", command, &host.path("node.log"))?);
+    host.until_equal("the file names the chassis", "from-file", |host| host.sb("--bare --columns=name list Chassis"))
+}
+
+#[test]
+fn exit_removes_what_is_ours_and_restart_keeps_it() -> Result<()> {
+    Host::run(Northd::Stock, |host| {
+        host.switch("sw0", &["lp0"])?;
+        host.tap("tap0")?;
+        host.vsctl("add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=lp0")?;
+        host.until_up("lp0")?;
+        host.until_equal("installed", "true", |host| host.interface_id("tap0", "ovn-installed"))?;
+        let stamp = host.interface_id("tap0", "ovn-installed-ts")?;
+        host.exit("exit --restart")?;
+        ensure!(host.sb("--bare --columns=name list Chassis")?.trim() == "hv1");
+        ensure!(host.binding("lp0", "up")? == "true" && host.interface_id("tap0", "ovn-installed-ts")? == stamp);
+        ensure!(host.ns.ip("link show br-int").is_ok());
+        host.start()?;
+        host.until("connected again", |host| {
+            let status = host.appctl("connection-status")?;
+            Ok(Look::when(status == "connected\n", || status))
+        })?;
+        host.exit("exit")?;
+        ensure!(host.sb("--bare --columns=name list Chassis")?.trim().is_empty());
+        ensure!(host.sb("--bare --columns=name list Chassis_Private")?.trim().is_empty());
+        ensure!(host.sb("--bare --columns=ip list Encap")?.trim().is_empty());
+        ensure!(host.binding("lp0", "chassis")?.is_empty() && host.binding("lp0", "up")? == "false");
+        let keys = host.ovs.vsctl_no_wait("get Bridge br-int external_ids")?;
+        ensure!(keys.trim() == "{}", "{keys}");
+        ensure!(host.interface_id("tap0", "ovn-installed")?.is_empty());
+        ensure!(host.ns.ip("link show br-int").is_err(), "the bridge's device is ours");
+        ensure!(host.ns.ip("link show tap0").is_ok(), "the tap is not");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_kill_changes_nothing_and_the_next_one_goes_on() -> Result<()> {
+    Host::run(Northd::Stock, |host| {
+        host.switch("sw0", &["lp0"])?;
+        host.tap("tap0")?;
+        host.vsctl("add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=lp0")?;
+        host.until_up("lp0")?;
+        host.nb("--wait=hv sync")?;
+        let zone = host.appctl("ct-zone-list")?;
+        let chassis = host.sb("--bare --columns=_uuid list Chassis")?;
+        let ofport = host.ovs.vsctl_no_wait("get Interface tap0 ofport")?;
+        host.signal(Signal::SIGKILL)?;
+        ensure!(host.binding("lp0", "up")? == "true");
+        host.start()?;
+        host.nb("--wait=hv sync")?;
+        host.until_up("lp0")?;
+        ensure!(host.appctl("ct-zone-list")? == zone && zone.contains("lp0 "), "{zone}");
+        ensure!(host.sb("--bare --columns=_uuid list Chassis")? == chassis);
+        ensure!(host.ovs.vsctl_no_wait("get Interface tap0 ofport")? == ofport);
+        Ok(())
+    })
+}
+
+#[test]
+fn commands_without_a_meaning_here_say_so() -> Result<()> {
+    Host::run(Northd::None, |host| {
+        for command in ["inject-pkt x", "group-table-list", "debug/dump-mac-bindings"] {
+            let error = host.appctl(command).expect_err("refused").to_string();
+            ensure!(error.contains("is not supported by oxbow-node"), "{command}: {error}");
+        }
+        ensure!(host.appctl("debug/status")? == "running\n");
+        host.appctl("debug/pause")?;
+        ensure!(host.appctl("debug/status")? == "paused\n");
+        host.appctl("debug/resume")?;
+        let listed = host.appctl("list-commands")?;
+        for command in [
+            "exit",
+            "recompute",
+            "ct-zone-list",
+            "inc-engine/show-stats",
+            "debug/dump-local-bindings",
+            "sb-cluster-state-reset",
+        ] {
+            ensure!(listed.contains(command), "{command} in {listed}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_unreachable_database_is_named() -> Result<()> {
+    Host::run(Northd::None, |host| {
+        let nowhere = format!("unix:{}/nowhere.sock", host.dir.path().display());
+        host.vsctl(&format!("set Open_vSwitch . external_ids:ovn-remote=\"{nowhere}\""))?;
+        host.until("the status names it", |host| {
+            let status = host.appctl("status")?;
+            Ok(Look::when(status.contains("nowhere.sock") && status.contains("not connected"), || status))
+        })?;
+        ensure!(host.appctl("connection-status")? == "not connected\n");
+        // The rest goes on: the switch's duties are done.
+        host.vsctl("add-br br-other")?;
+        let back = host.central.sb().remote();
+        host.vsctl(&format!("set Open_vSwitch . external_ids:ovn-remote=\"{back}\""))?;
+        host.until("connected again", |host| {
+            let status = host.appctl("connection-status")?;
+            Ok(Look::when(status == "connected\n", || status))
+        })
+    })
+}
