@@ -191,6 +191,25 @@ pub fn tag(skb: Context) -> u32 {
     unsafe { if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci & 0xffff | VLAN_PRESENT } }
 }
 
+/// The tag that the device took out as it stood in the frame: protocol << 16 | TCI with the DEI bit; 0 = none.
+#[inline(always)]
+pub fn whole_tag(skb: Context) -> u32 {
+    // SAFETY: valid context.
+    let (present, proto, tci) = unsafe { ((*skb).vlan_present, (*skb).vlan_proto as u16, (*skb).vlan_tci) };
+    if present == 0 { 0 } else { u32::from(u16::from_be(proto)) << 16 | tci & 0xffff }
+}
+
+/// Puts a tag back on as [`whole_tag`] gave it.
+#[inline(always)]
+pub fn push_whole_tag(skb: Context, tag: u32) -> Result<(), Reason> {
+    // SAFETY: valid context.
+    if unsafe { bpf_skb_vlan_push(skb, ((tag >> 16) as u16).to_be(), tag as u16) } == 0 {
+        Ok(())
+    } else {
+        Err(Reason::Rewrite)
+    }
+}
+
 /// Ethernet type that the stack thinks the frame has, host order; 0x8100 while a tag is in the payload.
 #[inline(always)]
 pub fn protocol(skb: Context) -> u32 {

@@ -133,8 +133,8 @@ fn build(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reason>
     let at = write(out, chassis, &inner) as usize;
     put_bytes(out, at, &mac);
     let eth_type = be16(t0, t1);
-    // A tag: its type, then the TCI without the present bit, then what was tagged.
-    let tag = |n: usize| 0x8100 << 16 | s.enc_tag[n].get() & 0xefff;
+    // A tag: its type, then its TCI, then the type of what was tagged.
+    let tag = |n: usize| s.enc_tag[n].get();
     match tags {
         0 => put16(out, at + 12, eth_type),
         1 => {
@@ -213,7 +213,7 @@ fn store_outer(skb: Context, s: &Scratch, len: u32) -> Result<(), Reason> {
 /// Moves tags that are outside the payload into the slot; they go into the inner header. How many there were.
 #[inline(always)]
 fn take_tags(skb: Context, s: &Scratch) -> Result<u32, Reason> {
-    let outer = skb::tag(skb);
+    let outer = skb::whole_tag(skb);
     s.enc_tag[0].set(outer);
     s.enc_tag[1].set(0);
     if outer == 0 {
@@ -221,7 +221,7 @@ fn take_tags(skb: Context, s: &Scratch) -> Result<u32, Reason> {
     }
     skb::pop_vlan(skb)?;
     // The stack moved a second tag to where the first one was.
-    let inner = skb::tag(skb);
+    let inner = skb::whole_tag(skb);
     s.enc_tag[1].set(inner);
     if inner == 0 {
         return Ok(1);
@@ -372,7 +372,7 @@ fn restore_frame(skb: Context) -> Result<i32, Reason> {
     }
     for n in [1, 0] {
         if s.enc_tag[n].get() != 0 {
-            skb::push_vlan(skb, s.enc_tag[n].get())?;
+            skb::push_whole_tag(skb, s.enc_tag[n].get())?;
         }
     }
     Ok(0)

@@ -158,10 +158,11 @@ impl Kernel {
         Ok(Kernel { here, backend: Some(backend), senders, underlay, ears, hypervisor, _guests: guests })
     }
 
-    /// Whether the host's kernel throws the frame away before any program sees it: one that ends in its VLAN tag.
+    /// Whether the host's kernel throws the frame away before any program sees it, or cannot take its tags off: one that ends in a VLAN tag.
     #[must_use]
     pub fn never_arrives(frame: &[u8]) -> bool {
-        frame.len() < 14 + TAG + 2 && matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]))
+        let tagged = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+        tagged(12) && (frame.len() < 14 + TAG + 2 || tagged(12 + TAG) && frame.len() < 14 + 2 * TAG + 2)
     }
 
     /// Lets a frame arrive and returns what comes out, sorted. `expected`: how many frames to wait for.
