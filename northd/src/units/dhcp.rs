@@ -1,6 +1,6 @@
 //! Native DHCP: the flows of a port with DHCPv4 or DHCPv6 options.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use oxbow_incr::Cx;
 use oxbow_ovsdb::{Text, Uuid};
@@ -42,7 +42,7 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
     }
     let Some(port) = read_port(cx, key) else { return Output::Empty };
     // An external port is served where its localnet port is: with the routers.
-    if matches!(port.kind, PortType::External | PortType::Router) {
+    if port.kind == PortType::External {
         return Output::Empty;
     }
     let hostname = cx.read(&Cell(lsp::OPTIONS, key)).and_then(|o| o.get("hostname")).cloned();
@@ -59,9 +59,6 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
 }
 
 fn ipv4_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, options: &Options, hostname: Option<&str>) {
-    let result = compiler.profile.registers.dhcp_opts_result;
-    let Some((network, length)) = parse_ipv4_cidr(&options.cidr) else { return };
-    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
     let (Some(server), Some(server_mac), Some(_)) =
         (options.get("server_id"), options.get("server_mac"), options.get("lease_time"))
     else {
@@ -69,19 +66,21 @@ fn ipv4_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, option
     };
     flows.hint(hint_of(options.row));
     let name = &port.name;
-    let mut replied = false;
+    // Answers may pass whatever the ACLs say, and whatever addresses the port has.
+    let answer = format!(
+        "outport == {} && eth.src == {server_mac} && ip4.src == {server} && udp && udp.src == 67 && udp.dst == 68",
+        port.quoted
+    );
+    flows.add_for_port(LsOutAcl, 34000, &answer, "next;", name);
+    if port.kind == PortType::Router {
+        return;
+    }
+    let result = compiler.profile.registers.dhcp_opts_result;
+    let Some((network, length)) = parse_ipv4_cidr(&options.cidr) else { return };
+    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
     for addresses in &port.addresses {
         let mac = addresses.mac;
         for &ip in addresses.ipv4.iter().filter(|ip| (u32::from(**ip) ^ u32::from(network)) & mask == 0) {
-            if !replied {
-                replied = true;
-                let matches = format!(
-                    "outport == {} && eth.src == {server_mac} && ip4.src == {server} && udp && udp.src == 67 && \
-                     udp.dst == 68",
-                    port.quoted
-                );
-                flows.add_for_port(LsOutAcl, 34000, &matches, "next;", name);
-            }
             if !port.enabled {
                 continue;
             }
@@ -124,27 +123,26 @@ fn put_dhcp_opts(result: &str, options: &Options, ip: Ipv4Addr, mask: Ipv4Addr, 
 }
 
 fn ipv6_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, options: &Options) {
-    let result = compiler.profile.registers.dhcp_opts_result;
-    let Some((network, length)) = parse_ipv6_cidr(&options.cidr) else { return };
-    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+    const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
     let Some(server_mac) = options.get("server_id").and_then(|id| Mac::parse(id)) else { return };
-    let server = Printed6(server_mac.eui64("fe80::".parse().unwrap_or(network)));
+    let server = Printed6(server_mac.eui64(LINK_LOCAL));
     let stateless = options.get("dhcpv6_stateless").is_some_and(|v| v == "true");
     flows.hint(hint_of(options.row));
     let name = &port.name;
-    let mut replied = false;
+    let answer = format!(
+        "outport == {} && eth.src == {server_mac} && ip6.src == {server} && udp && udp.src == 547 && udp.dst == 546",
+        port.quoted
+    );
+    flows.add_for_port(LsOutAcl, 34000, &answer, "next;", name);
+    if port.kind == PortType::Router {
+        return;
+    }
+    let result = compiler.profile.registers.dhcp_opts_result;
+    let Some((network, length)) = parse_ipv6_cidr(&options.cidr) else { return };
+    let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
     for addresses in &port.addresses {
         let mac = addresses.mac;
         for &ip in addresses.ipv6.iter().filter(|ip| (ip.to_bits() ^ network.to_bits()) & mask == 0) {
-            if !replied {
-                replied = true;
-                let matches = format!(
-                    "outport == {} && eth.src == {server_mac} && ip6.src == {server} && udp && udp.src == 547 && \
-                     udp.dst == 546",
-                    port.quoted
-                );
-                flows.add_for_port(LsOutAcl, 34000, &matches, "next;", name);
-            }
             if !port.enabled {
                 continue;
             }
