@@ -11,8 +11,9 @@ use crate::source::{IndexKey, Source};
 /// The queues in use, by chassis.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
-    of_port: FxHashMap<Uuid, (Uuid, i64)>,
-    used: FxHashMap<Uuid, BTreeMap<i64, Uuid>>,
+    /// Per port: where it is bound, and its queue. A port keeps its queue while it is unbound or moves.
+    of_port: FxHashMap<Uuid, (Option<Uuid>, i64)>,
+    used: FxHashMap<Uuid, BTreeMap<i64, u32>>,
 }
 
 impl Queues {
@@ -22,38 +23,42 @@ impl Queues {
 
     /// Looks at a port again; true if its queue is another now.
     pub(crate) fn update(&mut self, source: &Source, port: Uuid) -> bool {
+        let before = self.of_port.remove(&port);
+        if let Some((Some(chassis), queue)) = before {
+            self.count(chassis, queue, false);
+        }
         let limited = source.row(lsp::TABLE, port).filter(|row| {
             let options = row.get(lsp::OPTIONS);
             ["qos_max_rate", "qos_min_rate", "qos_burst"].iter().any(|key| options.contains_key(*key))
         });
-        let binding = limited.and_then(|row| {
+        if let Some(row) = limited {
             let key = IndexKey::BindingByPort(row.get(lsp::NAME).clone());
-            source.row(pb::TABLE, *source.members(&key).first()?)
-        });
-        let chassis = binding.and_then(|b| b.get(pb::CHASSIS));
-        let before = self.of_port.get(&port).copied();
-        if before.map(|(chassis, _)| chassis) == chassis {
-            return false;
-        }
-        if let Some((chassis, queue)) = self.of_port.remove(&port)
-            && let Some(used) = self.used.get_mut(&chassis)
-        {
-            used.remove(&queue);
-            if used.is_empty() {
-                self.used.remove(&chassis);
-            }
-        }
-        if let Some(chassis) = chassis {
-            let used = self.used.entry(chassis).or_default();
+            let binding = source.members(&key).first().and_then(|binding| source.row(pb::TABLE, *binding));
+            let chassis = binding.and_then(|b| b.get(pb::CHASSIS));
             let known = binding.and_then(|b| b.get(pb::OPTIONS).get("qdisc_queue_id")).and_then(|q| q.parse().ok());
-            let queue = known
-                .filter(|q| *q > 0 && !used.contains_key(q))
-                .or_else(|| (1..=i64::from(u16::MAX)).find(|q| !used.contains_key(q)));
+            let queue = before.map(|(_, queue)| queue).or(known.filter(|q: &i64| *q > 0)).or_else(|| {
+                let used = self.used.get(&chassis?);
+                (1..=i64::from(u16::MAX)).find(|q| !used.is_some_and(|u| u.contains_key(q)))
+            });
             if let Some(queue) = queue {
-                used.insert(queue, port);
+                if let Some(chassis) = chassis {
+                    self.count(chassis, queue, true);
+                }
                 self.of_port.insert(port, (chassis, queue));
             }
         }
         before.map(|(_, queue)| queue) != self.queue(port)
+    }
+
+    fn count(&mut self, chassis: Uuid, queue: i64, add: bool) {
+        let used = self.used.entry(chassis).or_default();
+        let count = used.entry(queue).or_insert(0);
+        *count = if add { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            used.remove(&queue);
+        }
+        if used.is_empty() {
+            self.used.remove(&chassis);
+        }
     }
 }

@@ -9,7 +9,7 @@ use oxbow_schema::nb::logical_switch_port as lsp;
 use crate::address::{Mac, Printed6, solicited_node};
 use crate::profile::Stage::*;
 use crate::program::{Compiler, Output};
-use crate::source::{Cell, IndexKey, Members};
+use crate::source::{AllocatedNumber, Allocation, Cell, IndexKey, Members};
 use crate::units::flow_list::FlowList;
 use crate::units::port::{Port, PortType};
 use crate::units::port_status::is_up;
@@ -24,7 +24,10 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
     }
     let global = read_global(cx);
     let options = cx.read(&Cell(lsp::OPTIONS, key));
-    let queue = options.and_then(|o| o.get("qdisc_queue_id")).cloned();
+    let queue = match cx.read(&AllocatedNumber(Allocation::Queue, key)) {
+        Some(queue) => Some(queue.to_string()),
+        None => options.and_then(|o| o.get("qdisc_queue_id")).map(ToString::to_string),
+    };
     let learn = match port.kind {
         PortType::Vif => true,
         PortType::Localnet => options.is_some_and(|o| o.get_bool("localnet_learn_fdb", false)),
