@@ -127,8 +127,8 @@ impl Source {
             Some(row) => self.rows.insert((table, change.uuid), Arc::clone(row)),
             None => self.rows.remove(&(table, change.uuid)),
         };
-        let old = change.old.as_deref().map(|r| index_keys(r)).unwrap_or_default();
-        let new = change.new.as_deref().map(|r| index_keys(r)).unwrap_or_default();
+        let old = change.old.as_deref().map(index_keys).unwrap_or_default();
+        let new = change.new.as_deref().map(index_keys).unwrap_or_default();
         for key in &old {
             if !new.contains(key) {
                 self.unindex(key.clone(), change.uuid, engine);

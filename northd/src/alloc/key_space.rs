@@ -145,7 +145,7 @@ mod tests {
             space.assign(id(n), None, None, 10);
         }
         assert_eq!(space.key(id(12)), None, "ten keys are ten keys");
-        assert_eq!(space.owner(3).is_some(), true);
+        assert!(space.owner(3).is_some());
         space.release(id(1));
         assert_eq!(space.assign(id(12), None, None, 10).changed, [id(12)]);
         assert_eq!(space.key(id(12)), Some(1));

@@ -111,14 +111,11 @@ impl Pass<'_> {
                 let old = row.get(group::DATAPATHS);
                 let new: Vec<Uuid> = datapaths.iter().copied().filter(|d| !old.contains(d)).collect();
                 let gone: Vec<Uuid> = old.iter().filter(|d| !datapaths.contains(d)).collect();
-                let mut mutate = self.transaction.mutate(group::TABLE, row.uuid());
-                if !gone.is_empty() {
-                    mutate = mutate.delete(group::DATAPATHS, gone);
-                }
-                if !new.is_empty() {
-                    mutate = mutate.insert(group::DATAPATHS, new);
-                }
-                drop(mutate);
+                let _ = self
+                    .transaction
+                    .mutate(group::TABLE, row.uuid())
+                    .delete(group::DATAPATHS, gone)
+                    .insert(group::DATAPATHS, new);
                 self.retargeted.insert(row.uuid());
                 row.uuid()
             }

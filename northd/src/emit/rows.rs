@@ -11,7 +11,7 @@ impl Pass<'_> {
     /// Looks at every marked key.
     pub(super) fn rows(&mut self) {
         let mut keys = self.desired.take_dirty();
-        keys.sort_by_key(|key| (OWNED.iter().position(|t| *t == key.table), key.clone()));
+        keys.sort_by_key(|key| OWNED.iter().position(|t| *t == key.table));
         let mut doomed = Vec::new();
         for key in &keys {
             match self.desired.row(key).cloned() {
@@ -86,14 +86,10 @@ impl Pass<'_> {
             ),
             Value::Members => references(&mut self.desired.members(key).map(crate::units::binding::binding_key)),
             Value::MapKeeping(datum, kept) => {
-                let mut pairs = datum.pairs().to_vec();
                 let theirs = current.map(|row| row.datum(column).pairs()).unwrap_or_default();
-                pairs.extend(
-                    theirs
-                        .iter()
-                        .filter(|(k, _)| matches!(k, Atom::String(text) if kept.contains(&text.as_str())))
-                        .cloned(),
-                );
+                let is_kept = |k: &Atom| matches!(k, Atom::String(text) if kept.contains(&text.as_str()));
+                let mut pairs = datum.pairs().to_vec();
+                pairs.extend(theirs.iter().filter(|(k, _)| is_kept(k)).cloned());
                 Datum::map(pairs)
             }
         };

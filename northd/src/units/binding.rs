@@ -61,9 +61,15 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
             mirror_names.push(RowKey::new(sb::mirror::TABLE, Key::Text(name.clone())));
         }
     }
+    // During a migration the controllers note here where the port is active already.
+    let options = if kind == PortType::Vif && !additional.is_empty() {
+        Value::MapKeeping(Datum::map(options), &["additional-chassis-activated"])
+    } else {
+        Value::Datum(Datum::map(options))
+    };
     row = row
         .set(pb::TYPE, if kind == PortType::Other { "" } else { kind_text })
-        .value(pb::OPTIONS.any(), Value::Datum(Datum::map(options)))
+        .value(pb::OPTIONS.any(), options)
         .value(pb::MAC.any(), Value::Datum(raw(cx, lsp::ADDRESSES.any())))
         .value(pb::PORT_SECURITY.any(), Value::Datum(raw(cx, lsp::PORT_SECURITY.any())))
         .value(pb::PARENT_PORT.any(), Value::Datum(raw(cx, lsp::PARENT_NAME.any())))

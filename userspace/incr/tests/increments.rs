@@ -88,7 +88,7 @@ impl Query<Toy> for InRoom {
     fn fact(&self) -> Fact {
         Fact::InRoom(self.0)
     }
-    fn answer<'s>(&self, source: &'s Db) -> Vec<u8> {
+    fn answer(&self, source: &Db) -> Vec<u8> {
         source.by_room.get(&self.0).map(|s| s.iter().copied().collect()).unwrap_or_default()
     }
 }
