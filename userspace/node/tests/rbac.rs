@@ -14,7 +14,12 @@ fn pki(directory: &Path) -> Result<()> {
     let dir = format!("--dir={}", directory.join("pki").display());
     let log = format!("--log={}", directory.join("pki.log").display());
     for args in [&["init"][..], &["req+sign", "sb", "switch"], &["req+sign", "hv1", "switch"]] {
-        let output = Command::new("ovs-pki").args([&dir, &log]).args(["--force", "-B", "2048"]).args(args).current_dir(directory).output()?;
+        let output = Command::new("ovs-pki")
+            .args([&dir, &log])
+            .args(["--force", "-B", "2048"])
+            .args(args)
+            .current_dir(directory)
+            .output()?;
         ensure!(output.status.success(), "ovs-pki {args:?}: {output:?}");
     }
     // `ovs-pki` makes the common name "hv1 id:<uuid>"; the role compares it with the chassis name, so ours is made by hand.

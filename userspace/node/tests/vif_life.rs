@@ -171,7 +171,9 @@ fn nested_ports_and_localports_follow_their_rules() -> Result<()> {
 #[test]
 fn gateway_ports_are_bound_and_what_is_not_served_is_reported() -> Result<()> {
     with_one_up(&["lp0"], |host| {
-        host.nb("lsp-add sw0 gw -- lsp-set-type gw l2gateway -- lsp-set-options gw l2gateway-chassis=hv1 network_name=p")?;
+        host.nb(
+            "lsp-add sw0 gw -- lsp-set-type gw l2gateway -- lsp-set-options gw l2gateway-chassis=hv1 network_name=p",
+        )?;
         host.nb("lsp-add sw0 ln -- lsp-set-type ln localnet -- lsp-set-options ln network_name=p")?;
         host.until("bound", |host| {
             let chassis = host.binding("gw", "chassis")?;
@@ -179,7 +181,8 @@ fn gateway_ports_are_bound_and_what_is_not_served_is_reported() -> Result<()> {
         })?;
         host.until("reported", |host| {
             let problems = host.appctl("debug/problems")?;
-            let both = problems.contains("logical port ln of type localnet is not served") && problems.contains("logical port gw");
+            let both = problems.contains("logical port ln of type localnet is not served")
+                && problems.contains("logical port gw");
             Ok(Look::when(both, || problems))
         })?;
         ensure!(host.binding("ln", "chassis")?.is_empty());
