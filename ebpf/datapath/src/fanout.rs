@@ -10,12 +10,17 @@ use oxbow_abi::{
 
 use crate::{
     count, limit,
-    maps::{OX_GROUPS, OX_STATE},
+    maps::{OX_CHASSIS, OX_GROUPS, OX_STATE},
     output,
-    scratch::{INGRESS, Scratch, copy, masked, phase},
+    scratch::{INGRESS, Scratch, copy, fan, masked, phase},
     skb::{self, Context},
+    tunnel,
     walk::{encode, next_copy, pick},
 };
+
+/// Ranks: local ports, and chassis by the length of their outer headers. Members of one rank are served before those of the next, because outer headers
+/// that are in the buffer can grow but not always be taken off.
+const RANKS: u32 = 5;
 
 /// Begins the fan-out of the packet to a group.
 #[inline(always)]
@@ -34,7 +39,9 @@ pub fn begin(s: &Scratch, group: u32) -> Result<i32, Reason> {
             return Err(Reason::BumRate);
         }
     }
-    s.fan_active.set(1);
+    s.fan_active.set(fan::GROUP);
+    s.fan_rank.set(0);
+    s.fan_ranks.set(0);
     s.fan_group.set(group);
     s.fan_chunk.set(0);
     s.fan_member.set(0);
@@ -53,44 +60,65 @@ pub extern "C" fn ox_member(skb: Context) -> i32 {
 #[inline(always)]
 fn member(skb: Context) -> Result<i32, Reason> {
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
+    if s.fan_active.get() == fan::MIGRATION {
+        s.fan_active.set(fan::NONE);
+        copy(&s.word, &s.group);
+        s.pipeline.set(INGRESS);
+        s.phase.set(phase::REMOTE);
+        return Ok(0);
+    }
     // The flow that handed the packet to the group has been counted; drops from here on are no flow's.
     s.found[0].lflow.set(0);
     let key = ChunkKey { datapath: s.datapath.get(), group: s.fan_group.get(), chunk: s.fan_chunk.get() };
     // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
     let chunk = unsafe { OX_GROUPS.get(&key) };
     let members = chunk.and_then(|chunk| newest(&chunk.members, s.version.get()));
-    let Some(members) = members else {
-        s.fan_active.set(0);
-        // A full chunk may have been the last one; a group without any is empty.
-        if s.fan_chunk.get() == 0 {
+    let n = s.fan_member.get();
+    let count = members.map_or(0, |members| members.count);
+    let Some(members) = members.filter(|_| n < count && n < CHUNK as u32) else {
+        if s.fan_chunk.get() == 0 && count == 0 {
+            s.fan_active.set(fan::NONE);
             return Err(Reason::GroupEmpty);
         }
-        next_copy(s);
-        return Ok(0);
-    };
-    let n = s.fan_member.get();
-    if n >= members.count || n >= CHUNK as u32 {
-        if members.count < CHUNK as u32 {
-            s.fan_active.set(0);
-            if members.count == 0 && s.fan_chunk.get() == 0 {
-                return Err(Reason::GroupEmpty);
-            }
+        if count >= CHUNK as u32 {
+            s.fan_chunk.set(s.fan_chunk.get() + 1);
+            s.fan_member.set(0);
+            return Ok(0);
+        }
+        // The last chunk is through (a full one may have been it): next rank, or done.
+        let mut rank = s.fan_rank.get() + 1;
+        while rank < RANKS && s.fan_ranks.get() & 1 << rank == 0 {
+            rank += 1;
+        }
+        if rank >= RANKS {
+            s.fan_active.set(fan::NONE);
             next_copy(s);
             return Ok(0);
         }
-        s.fan_chunk.set(s.fan_chunk.get() + 1);
+        s.fan_rank.set(rank);
+        s.fan_chunk.set(0);
         s.fan_member.set(0);
         return Ok(0);
-    }
+    };
     s.fan_member.set(n + 1);
     let Some(&member) = members.member.get(masked::<31>(n)) else { return Err(Reason::Inconsistent) };
-    if member & MEMBER_CHASSIS != 0 && s.tunnelled.get() != 0 {
-        // What a tunnel brought was sent to every chassis by the sender.
+    if member & MEMBER_CHASSIS != 0 {
+        if s.tunnelled.get() != 0 {
+            // What a tunnel brought was sent to every chassis by the sender.
+            return Ok(0);
+        }
+        let chassis = OX_CHASSIS.get(member & !MEMBER_CHASSIS).ok_or(Reason::Inconsistent)?;
+        let rank = tunnel::rank(chassis);
+        s.fan_ranks.set(s.fan_ranks.get() | 1 << rank);
+        if rank != s.fan_rank.get() {
+            return Ok(0);
+        }
+    } else if s.fan_rank.get() != 0 {
         return Ok(0);
     }
     let budget = s.budget.get();
     if budget == 0 {
-        s.fan_active.set(0);
+        s.fan_active.set(fan::NONE);
         return Err(Reason::FanOutBudget);
     }
     s.budget.set(budget - 1);

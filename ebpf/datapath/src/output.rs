@@ -11,7 +11,7 @@ use oxbow_abi::{
 use crate::{
     cache, count, fanout,
     maps::{OX_CHASSIS, OX_PORTS},
-    scratch::{EGRESS, Scratch, masked, phase},
+    scratch::{EGRESS, Scratch, copy, fan, masked, phase},
     skb::{self, Context},
     tunnel,
     walk::{decode, encode, enter_egress, last_copy, next_copy},
@@ -43,8 +43,12 @@ fn output(skb: Context) -> Result<i32, Reason> {
     s.rest_on(port.guard);
     match port.kind {
         PORT_LOCAL => {
-            if s.tunnelled.get() == 0 {
-                migrating(skb, s, port.additional, outport);
+            if port.additional != 0 && s.tunnelled.get() == 0 && s.fan_active.get() == fan::NONE {
+                // Live migration: the other chassis gets a copy, after the local one (which needs the bare frame). Not cached.
+                s.cacheable.set(0);
+                s.fan_active.set(fan::MIGRATION);
+                s.send_chassis.set(port.additional);
+                copy(&s.group, &s.word);
             }
             local(s, &port)?;
             Ok(0)

@@ -51,6 +51,16 @@ pub mod phase {
     pub const DONE: u32 = 8;
 }
 
+/// Values of [`Scratch::fan_active`].
+pub mod fan {
+    /// No fan-out.
+    pub const NONE: u32 = 0;
+    /// Members of a group are left.
+    pub const GROUP: u32 = 1;
+    /// The second chassis of a migrating port is left.
+    pub const MIGRATION: u32 = 2;
+}
+
 /// A rule that was found.
 #[repr(C)]
 pub struct Found {
@@ -140,8 +150,12 @@ pub struct Scratch {
     pub out_ifindex: Cell<u32>,
     /// Tag to push.
     pub out_vlan: Cell<u32>,
-    /// Fan-out: running.
+    /// Fan-out: [`fan`].
     pub fan_active: Cell<u32>,
+    /// Rank of the members whose turn it is: 0 = local ports, then chassis as `tunnel::rank` has them.
+    pub fan_rank: Cell<u32>,
+    /// Ranks that the group has, one bit each.
+    pub fan_ranks: Cell<u32>,
     /// Tunnel key of the group.
     pub fan_group: Cell<u32>,
     /// Chunk.
@@ -152,6 +166,10 @@ pub struct Scratch {
     pub budget: Cell<u32>,
     /// Outer headers that the buffer carries at the moment because copies of it were tunnelled.
     pub encapsulated: Cell<u32>,
+    /// Outer headers were taken off again once.
+    pub stripped: Cell<u32>,
+    /// UDP source port of the copies.
+    pub enc_port: Cell<u32>,
     /// Tags that were outside the payload before that, outermost first.
     pub enc_tag: [Cell<u32>; 2],
     /// How many.

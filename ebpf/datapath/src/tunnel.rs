@@ -17,7 +17,7 @@ use aya_ebpf::{
 use oxbow_abi::{
     reason::Reason,
     stats::{EVENT_NEXT_HOP, NextHopEvent, total},
-    topology::{CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, Chassis},
+    topology::{CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis},
 };
 use oxbow_wire::{
     frame::{Frame, be16},
@@ -50,6 +50,7 @@ pub fn send(skb: Context) -> Result<i32, Reason> {
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let (chassis, vni, option) = (s.send_chassis.get(), s.datapath.get(), s.send_option.get());
     s.encapsulated.set(0);
+    s.stripped.set(0);
     let ifindex = decode(ox_encapsulate(skb, chassis, vni, option))?;
     count::totals(total::TUNNEL_TX, skb::len(skb));
     Ok(skb::redirect(ifindex as u32))
@@ -73,10 +74,20 @@ fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, R
         return Err(Reason::NextHopUnresolved);
     }
     let outer = outer_len(chassis);
-    if s.encapsulated.get() != 0 {
-        if s.encapsulated.get() == outer {
-            return again(skb, s, chassis, index, vni, option);
+    let there = s.encapsulated.get();
+    if there == outer {
+        return again(skb, s, chassis, index, vni, option);
+    }
+    if there != 0 && there < outer {
+        // Longer headers in place of shorter ones: the rest is only more room in front.
+        // SAFETY: valid context.
+        if unsafe { bpf_skb_change_head(skb, outer - there, 0) } != 0 {
+            return Err(Reason::Rewrite);
         }
+        s.encapsulated.set(outer);
+        return again(skb, s, chassis, index, vni, option);
+    }
+    if there != 0 {
         restore(skb, s)?;
     }
     let tags = take_tags(skb, s)?;
@@ -87,7 +98,9 @@ fn encapsulate(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, R
     decode(ox_build(skb, index, vni, option))?;
     let room = outer + extra;
     let protocol = skb::protocol(skb);
-    let made = if protocol == ETH_IPV4 || protocol == ETH_IPV6 {
+    // The kernel marks a frame as encapsulated once and for all; a second time it gets its room in front, as what is not IP does.
+    let marked = s.stripped.get() != 0;
+    let made = if !marked && (protocol == ETH_IPV4 || protocol == ETH_IPV6) {
         let l3 = if chassis.remote.family == 6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
         let flags = FIXED_GSO
             | u64::from(l3 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
@@ -118,14 +131,10 @@ fn build(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reason>
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let chassis = OX_CHASSIS.get(index).ok_or(Reason::Inconsistent)?;
     let tags = s.enc_tags.get();
-    let inner = Inner {
-        len: skb::len(skb) + tags * 4,
-        vni,
-        option,
-        port: source_port(skb),
-        tos: tos(skb, chassis),
-        id: identification(chassis),
-    };
+    let port = source_port(skb);
+    s.enc_port.set(u32::from(port));
+    let inner =
+        Inner { len: skb::len(skb) + tags * 4, vni, option, port, tos: tos(skb, chassis), id: identification(chassis) };
     let mac = Buffer(skb).load::<12>(0).ok_or(Reason::Truncated)?;
     let [t0, t1] = Buffer(skb).load::<2>(12).ok_or(Reason::Truncated)?;
     // SAFETY: the slot belongs to this CPU and no other reference to this field is alive.
@@ -171,16 +180,13 @@ fn rebuild(skb: Context, index: u32, vni: u32, option: u32) -> Result<i32, Reaso
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let chassis = OX_CHASSIS.get(index).ok_or(Reason::Inconsistent)?;
     let outer = outer_len(chassis);
-    // The port was made of the inner headers; it stands in the buffer.
-    let udp = if chassis.remote.family == 6 { 54 } else { 34 };
-    let [p0, p1] = Buffer(skb).load::<2>(udp).ok_or(Reason::Rewrite)?;
     let [t0, t1] = Buffer(skb).load::<2>(outer + 12).ok_or(Reason::Rewrite)?;
     let tos = if chassis.flags & CHASSIS_TOS_INHERIT == 0 { None } else { inner_tos(skb, outer, be16(t0, t1)) };
     let inner = Inner {
         len: skb::len(skb) - outer,
         vni,
         option,
-        port: be16(p0, p1) as u16,
+        port: s.enc_port.get() as u16,
         tos: tos.unwrap_or(chassis.tos as u8),
         id: identification(chassis),
     };
@@ -313,21 +319,27 @@ pub extern "C" fn ox_strip(skb: Context, bytes: u32) -> i32 {
 #[inline(always)]
 fn strip_outer(skb: Context, bytes: u32) -> Result<i32, Reason> {
     let ether = Buffer(skb).load::<14>(bytes).ok_or(Reason::Truncated)?;
-    // The kernel wants an IP header's worth of bytes to remain after the Ethernet header: tiny frames are padded to Ethernet's minimum.
-    let rest = skb::len(skb).wrapping_sub(bytes + 14);
-    if rest < 46 {
-        // SAFETY: valid context; the helper checks the length.
-        if unsafe { bpf_skb_change_tail(skb, bytes + 14 + 46, 0) } != 0 {
-            return Err(Reason::Rewrite);
-        }
-    }
     let mut flags = FIXED_GSO;
+    let mut least = if skb::protocol(skb) == ETH_IPV6 { 40 } else { 20 };
     // SAFETY: a read-only word that the loader set.
     if unsafe { (&raw const OX_DECAP_L3).read_volatile() } != 0 {
         match be16(ether[12], ether[13]) {
-            ETH_IPV4 => flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV4),
-            ETH_IPV6 => flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6),
+            ETH_IPV4 => {
+                flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV4);
+                least = 20;
+            }
+            ETH_IPV6 => {
+                flags |= u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6);
+                least = 40;
+            }
             _ => {}
+        }
+    }
+    // The kernel wants an IP header's worth of bytes to remain behind the Ethernet header; a frame that is shorter is padded to Ethernet's minimum.
+    if skb::len(skb).wrapping_sub(bytes + 14) < least {
+        // SAFETY: valid context; the helper checks the length.
+        if unsafe { bpf_skb_change_tail(skb, bytes + 60, 0) } != 0 {
+            return Err(Reason::Rewrite);
         }
     }
     // SAFETY: valid context; the helper checks the length.
@@ -336,6 +348,13 @@ fn strip_outer(skb: Context, bytes: u32) -> Result<i32, Reason> {
     }
     skb::store(skb, 0, &ether)?;
     Ok(0)
+}
+
+/// Rank of a chassis by the length of its outer headers, from 1: copies of one frame are made in this order, so that headers only grow.
+#[inline(always)]
+pub fn rank(chassis: &Chassis) -> u32 {
+    let geneve = u32::from(chassis.flags & CHASSIS_VXLAN == 0);
+    if chassis.remote.family == 6 { 3 + geneve } else { 1 + geneve }
 }
 
 /// Makes the buffer hold the bare frame again after copies of it were tunnelled.
@@ -355,14 +374,12 @@ pub extern "C" fn ox_restore(skb: Context) -> i32 {
 fn restore_frame(skb: Context) -> Result<i32, Reason> {
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     let protocol = skb::protocol(skb);
-    if protocol != ETH_IPV4 && protocol != ETH_IPV6 {
-        // `bpf_skb_adjust_room` goes by what the stack takes the frame for, and it still takes it for what it was. Two tags pushed and popped make
-        // it look at the Ethernet type in the buffer, which is the outer header's.
-        skb::push_vlan(skb, 1)?;
-        skb::push_vlan(skb, 1)?;
-        skb::pop_vlan(skb)?;
-        skb::pop_vlan(skb)?;
+    if s.stripped.get() != 0 || protocol != ETH_IPV4 && protocol != ETH_IPV6 {
+        // What got its room in front keeps its network header where it was, and the kernel would cut there. Groups are walked so that this does
+        // not happen; operations behind an `output` to another chassis may meet it.
+        return Err(Reason::Rewrite);
     }
+    s.stripped.set(1);
     strip(skb, s.encapsulated.get())?;
     // Tags go back to where they were: outside the payload.
     for n in 0..2 {

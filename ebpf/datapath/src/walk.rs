@@ -129,6 +129,7 @@ fn begin(s: &Scratch) -> Result<(), Reason> {
     s.resume[1].active.set(0);
     s.fan_active.set(0);
     s.encapsulated.set(0);
+    s.stripped.set(0);
     s.outputs.set(0);
     s.advert.set(0);
     s.reason.set(0);

@@ -12,7 +12,12 @@ use crate::rig::{REDIRECT, Rig, SHOT, SWITCH, next, output, set};
 
 /// Two ports on two devices; whatever comes by port 1 goes to port 2 and the other way round.
 pub(crate) fn pair() -> (Rig, u32, u32) {
-    let mut rig = Rig::new();
+    pair_with(&[])
+}
+
+/// The same with globals of the programs overridden.
+pub(crate) fn pair_with(globals: &[(&str, u32)]) -> (Rig, u32, u32) {
+    let mut rig = Rig::with(globals);
     let (a, b) = (rig.device("a0", "a1"), rig.device("b0", "b1"));
     rig.vif(a, 0, 1, 0);
     rig.vif(b, 0, 2, 0);

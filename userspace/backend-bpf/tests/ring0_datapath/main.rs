@@ -4,9 +4,13 @@
 
 mod costs;
 mod empty;
+mod fanout;
 mod forwarding;
+mod operations;
 mod packets;
+mod parsing;
 mod rig;
+mod tunnels;
 
 use rig::Rig;
 

@@ -33,8 +33,6 @@ pub(crate) struct Ran {
     pub(crate) action: u32,
     /// The packet afterwards.
     pub(crate) data: Vec<u8>,
-    /// The tag outside the payload afterwards (TCI), if there is one.
-    pub(crate) tag: Option<u16>,
     /// Nanoseconds per run.
     pub(crate) ns: f64,
 }
@@ -174,6 +172,21 @@ impl Rig {
         veth(&self.hv, near, &self.hv, far).unwrap();
         let name = near.to_owned();
         self.hv.enter(move || nix::net::if_::if_nametoindex(name.as_str()).unwrap()).unwrap()
+    }
+
+    /// Index of a device.
+    pub(crate) fn index(&self, name: &str) -> u32 {
+        self.hv.enter(|| nix::net::if_::if_nametoindex(name).unwrap()).unwrap()
+    }
+
+    /// Attaches a program to the ingress of a device.
+    pub(crate) fn attach(&mut self, device: &str, program: &str) {
+        let Self { ebpf, hv, .. } = self;
+        hv.enter(|| {
+            let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
+            program.attach(device, aya::programs::TcAttachType::Ingress).unwrap();
+        })
+        .unwrap();
     }
 
     /// Programs a device.
@@ -345,11 +358,10 @@ impl Rig {
     pub(crate) fn run(&mut self, program: &str, ifindex: u32, frame: &[u8], repeat: u32, gso: u32) -> Ran {
         let Self { ebpf, hv, .. } = self;
         let program: &SchedClassifier = ebpf.program(program).unwrap().try_into().unwrap();
-        // struct __sk_buff: ifindex at 40, vlan_present at 20, vlan_tci at 24, gso_size at 176.
+        // struct __sk_buff: ifindex at 40, gso_size at 176.
         let mut context = [0u8; 192];
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         context[176..180].copy_from_slice(&gso.to_ne_bytes());
-        let mut after = [0u8; 192];
         let mut data = vec![0u8; frame.len() + 4096];
         let ran = hv
             .enter(|| {
@@ -358,21 +370,14 @@ impl Rig {
                         data_in: Some(frame),
                         data_out: Some(&mut data),
                         ctx_in: Some(&context),
-                        ctx_out: Some(&mut after),
                         repeat,
                         ..Default::default()
                     })
                     .unwrap()
             })
             .unwrap();
-        let word = |at: usize| u32::from_ne_bytes(after[at..at + 4].try_into().unwrap());
         data.truncate(ran.data_size_out as usize);
-        Ran {
-            action: ran.return_value,
-            data,
-            tag: (word(20) != 0).then(|| word(24) as u16),
-            ns: ran.duration.as_nanos() as f64,
-        }
+        Ran { action: ran.return_value, data, ns: ran.duration.as_nanos() as f64 }
     }
 
     fn counter(&self, map: &str, index: u32) -> Counter {
