@@ -7,7 +7,7 @@ use crate::trace::{Trace, Traced};
 use anyhow::{Context as _, Result};
 use oxbow_pipeline::compile::{Element, FlowRow};
 use oxbow_pipeline::ir::{Field, PortKind};
-use oxbow_pipeline::reference::{Fields, Outcome, parse};
+use oxbow_pipeline::reference::{Fields, Outcome, Reason, parse};
 use std::fmt;
 
 /// A port, and the frame that should come or came out of it, as fields.
@@ -121,6 +121,10 @@ fn comes_out(sender: &PortRow, receiver: &PortRow, hypervisor: usize, cloud: &Cl
     if !receiver.port.kind.is_served() {
         return false;
     }
+    // A nested port without its parent is nowhere.
+    if receiver.port.kind == PortKind::Vif && cloud.place(&receiver.port.name).is_none() {
+        return false;
+    }
     // What a localport sends stays on its hypervisor.
     let local = cloud.place(&receiver.port.name).is_none_or(|there| there == hypervisor);
     sender.port.kind != PortKind::Localport || local
@@ -128,6 +132,10 @@ fn comes_out(sender: &PortRow, receiver: &PortRow, hypervisor: usize, cloud: &Cl
 
 /// Packets about which ovn-trace 23.03 is known to be wrong or to know nothing.
 fn abstains(south: &Southbound, sender: &PortRow, fields: &Fields, outcomes: &[Outcome]) -> Option<&'static str> {
+    let unsupported = |outcome: &Outcome| outcome.drops.iter().any(|drop| drop.reason == Reason::UnsupportedAction);
+    if outcomes.iter().any(unsupported) {
+        return Some("the packet needs an action that is not supported yet (reported as a problem)");
+    }
     let tos = fields.get(Field::IpDscp) != 0 || fields.get(Field::IpEcn) != 0;
     let looked_at = |flow: &FlowRow| flow.matches.contains("ip.dscp") || flow.matches.contains("ip.ecn");
     if tos && south.flows.iter().any(|flow| flow.datapaths.contains(&sender.port.datapath) && looked_at(flow)) {

@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// The text of a microflow (ovn-trace(8)) for a packet from a port. Fields without their prerequisites are not told: no flow can look at them.
 #[must_use]
 pub fn text(inport: &str, fields: &Fields) -> String {
-    let mut text = format!("inport == \"{inport}\"");
+    // Strings are written as in JSON (ovn-sb(5)).
+    let mut text = format!("inport == {}", serde_json::Value::from(inport));
     let mut say = |what: &str, value: String| {
         let _ = write!(text, " && {what} == {value}");
     };

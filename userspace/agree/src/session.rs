@@ -5,10 +5,10 @@ use crate::compare::{Verdict, judge};
 use crate::generator::{Generator, Identity};
 use crate::kernel::{Kernel, Out};
 use crate::random::Random;
-use crate::southbound::Southbound;
+use crate::southbound::{PortRow, Southbound};
 use crate::trace::Trace;
 use anyhow::{Context as _, Result, bail};
-use oxbow_pipeline::ir::Location;
+use oxbow_pipeline::ir::{Location, PortKind};
 use oxbow_pipeline::reference::{Arrival, Destination, Outcome, run};
 use oxbow_testkit::{Central, Netns, Northd, OvsdbServer};
 use std::collections::BTreeMap;
@@ -126,7 +126,9 @@ impl Session {
     /// # Errors
     /// When a judge fails; a disagreement is no error.
     pub fn judge(&mut self, packets: usize, seed: u64, show: usize, mut tell: impl FnMut(&str)) -> Result<Tally> {
-        let senders: Vec<_> = self.south.ports.values().filter(|row| row.port.kind.is_served()).cloned().collect();
+        // A nested port without its parent is nowhere.
+        let sends = |row: &&PortRow| row.port.kind == PortKind::Localport || self.cloud.place(&row.port.name).is_some();
+        let senders: Vec<PortRow> = self.south.ports.values().filter(sends).cloned().collect();
         if senders.is_empty() {
             bail!("no port of this cloud can send");
         }

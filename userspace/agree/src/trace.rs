@@ -110,7 +110,9 @@ fn parse_minimal(text: &str) -> Result<Vec<Traced>> {
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (answer, edits) = scopes.last_mut().context("more blocks closed than opened")?;
         if let Some(port) = line.strip_prefix("output(\"").and_then(|rest| rest.strip_suffix("\");")) {
-            traced.push(Traced { port: port.to_owned(), answer: *answer, edits: edits.clone() });
+            // As in JSON, or as it is.
+            let port = serde_json::from_str(&format!("\"{port}\"")).unwrap_or_else(|_| port.to_owned());
+            traced.push(Traced { port, answer: *answer, edits: edits.clone() });
         } else if matches!(line, "clone {" | "nd_na {" | "nd_na_router {") {
             // What is changed before an answer is made has no part in it but for what the answer copies; switches do not do that.
             let opened = if line == "clone {" { (*answer, edits.clone()) } else { (true, BTreeMap::new()) };
