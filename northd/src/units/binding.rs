@@ -43,7 +43,7 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
         row = row.set(pb::TYPE, "patch").value(pb::OPTIONS.any(), Value::Datum(Datum::map(options)));
         return Output::Rows(vec![row.value(pb::MAC.any(), Value::Datum(raw(cx, lsp::ADDRESSES.any())))]);
     }
-    if config.vlan_passthru && matches!(kind, PortType::Vif | PortType::Other) {
+    if config.vlan_passthru {
         options.push(("vlan-passthru".into(), "true".into()));
     }
     if let Some(queue) = cx.read(&AllocatedNumber(Allocation::Queue, key)) {
