@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
 #[path = "../tests/cloud/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use the rest")]
 mod cloud;
 
 use std::time::{Duration, Instant};

@@ -163,7 +163,7 @@ impl Program for Compiler {
             UnitKind::PortFlows => units::port_flows::compute(self, cx, key),
             UnitKind::DhcpFlows => units::dhcp::compute(self, cx, key),
             UnitKind::QosFlows => units::qos::compute(self, cx, key),
-            UnitKind::Datapath => units::datapath::compute(cx, key),
+            UnitKind::Datapath => units::datapath::compute(self, cx, key),
             UnitKind::Binding => units::binding::compute(cx, key),
             UnitKind::Membership => units::membership::compute(cx, key),
             UnitKind::PortGroup => units::port_group::compute(cx, key),

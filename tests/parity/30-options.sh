@@ -24,3 +24,7 @@ ovn-nbctl set nb_global . options:debug_drop_domain_id=1 options:debug_drop_coll
 ovn-nbctl clear nb_global . options
 ovn-nbctl set nb_global . options:foo=bar options:northd_probe_interval=5000 options:controller_event=true options:mac_prefix=0a:0b:0c options:svc_monitor_mac=0a:00:00:00:00:01
 ovn-nbctl set nb_global . name=central ipsec=true external_ids:a=b
+ovn-nbctl ls-add sw2 -- set logical_switch sw2 other_config:vlan-passthru=true
+ovn-nbctl lsp-add sw2 t1 -- lsp-set-type t1 localnet -- lsp-set-addresses t1 unknown -- lsp-add sw2 t2 -- lsp-set-type t2 vtep -- lsp-add sw2 t3 -- lsp-set-type t3 external -- lsp-add sw2 t4 -- lsp-set-type t4 virtual -- lsp-add sw2 t5 -- lsp-set-type t5 l2gateway -- lsp-add sw2 t6 -- lsp-set-type t6 localport
+ovn-nbctl set logical_switch_port t6 addresses='["00:00:00:00:00:06 10.2.0.6 fd00::6"]' -- set logical_switch_port t4 options:virtual-ip=10.2.0.9 options:virtual-parents=t6
+ovn-nbctl set logical_switch sw2 other_config:mcast_snoop=true -- set logical_switch sw2 other_config:mcast_flood_unregistered=true

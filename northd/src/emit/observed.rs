@@ -111,6 +111,10 @@ impl Observed {
     }
 
     fn apply_row(&mut self, change: &RowChange, rank: usize, source: &Source, desired: &mut Desired) {
+        // A new band is found through its meter, which may have come before it in the same batch.
+        if change.table == sb::meter_band::TABLE && change.old.is_none() {
+            return;
+        }
         let slot = (change.table.index, change.uuid);
         if let Some(key) = self.keys.remove(&slot) {
             if let Some(rows) = self.rows.get_mut(&key) {
@@ -126,7 +130,7 @@ impl Observed {
         if change.table == sb::meter::TABLE {
             self.key_bands(row, source, desired);
         }
-        // A band is found through its meter; one without is collected by the server.
+        // One that somebody changed is not what a meter wants: a new one takes its place and the server collects it.
         if change.table == sb::meter_band::TABLE {
             return;
         }

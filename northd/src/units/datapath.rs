@@ -4,7 +4,6 @@ use oxbow_incr::Cx;
 use oxbow_ovsdb::{MapView, Text, Uuid};
 use oxbow_schema::{nb::logical_switch, sb};
 
-use crate::profile::V23_03;
 use crate::program::{Compiler, Output};
 use crate::source::{AllocatedNumber, Allocation, Cell};
 use crate::store::{DesiredRow, Key, RowKey, Value};
@@ -20,7 +19,7 @@ pub(crate) fn group_key(switch: Uuid, name: &str) -> RowKey {
 }
 
 /// Unit `datapath`.
-pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
+pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(name) = cx.read(&Cell(logical_switch::NAME, key)) else { return Output::Empty };
     let Some(config) = cx.read(&Cell(logical_switch::OTHER_CONFIG, key)) else { return Output::Empty };
     let Some(tunnel_key) = cx.read(&AllocatedNumber(Allocation::DatapathKey, key)) else { return Output::Empty };
@@ -40,7 +39,7 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
             .set(sb::datapath_binding::EXTERNAL_IDS, ids),
         ip_multicast(key, config),
     ];
-    let keys = &V23_03.multicast_keys;
+    let keys = &compiler.profile.multicast_keys;
     for (name, number) in [
         ("_MC_flood", keys.flood),
         ("_MC_flood_l2", keys.flood_l2),
