@@ -15,6 +15,7 @@
 //! | [`locality`] | which datapaths matter here, hence what to monitor |
 //! | [`zones`] | conntrack zone numbers |
 //! | [`tunnels`] | which encapsulation leads to which chassis |
+//! | [`tunnel_ports`] | the rows that stand for tunnels |
 //! | [`generation`] | when `nb_cfg` may be reported |
 //! | [`fdb`] | learned addresses: kernel to database and back |
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
@@ -36,6 +37,7 @@ pub mod netlink;
 pub mod registration;
 pub mod rows;
 pub mod switchd;
+pub mod tunnel_ports;
 pub mod tunnels;
 pub mod view;
 pub mod vif;

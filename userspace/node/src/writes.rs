@@ -5,6 +5,7 @@ use crate::generation::Report;
 use crate::registration::{EncapWrite, Plan};
 use crate::rows::{Bridge, Uuid};
 use crate::switchd::Work;
+use crate::tunnel_ports::TunnelPortWrites;
 use crate::vif::{InterfaceWrite, PortWrite};
 use crate::zones::ZoneWrites;
 use oxbow_ovsdb::{Datum, Transaction};
@@ -117,6 +118,39 @@ pub fn make_bridge(transaction: &mut Transaction, switch: Uuid, name: &str, data
         .set(ovs::bridge::OTHER_CONFIG, [("disable-in-band", "true"), ("hwaddr", hwaddr.as_str())])
         .uuid();
     transaction.mutate(ovs::open_vswitch::TABLE, switch).insert(ovs::open_vswitch::BRIDGES, [bridge]);
+}
+
+/// Rows of tunnels.
+pub fn tunnel_ports(transaction: &mut Transaction, bridge: &Bridge, writes: &TunnelPortWrites) {
+    if writes.is_empty() {
+        return;
+    }
+    use ovs::{interface as i, port as p};
+    for (interface, options) in &writes.options {
+        transaction.update(i::TABLE, *interface).set(i::OPTIONS, options);
+    }
+    let mut added = Vec::new();
+    for port in &writes.add {
+        let interface = transaction
+            .insert(i::TABLE)
+            .set(i::NAME, &port.name)
+            .set(i::TYPE, port.kind)
+            .set(i::OPTIONS, &port.options)
+            .uuid();
+        let row = transaction
+            .insert(p::TABLE)
+            .set(p::NAME, &port.name)
+            .set(p::INTERFACES, [interface])
+            .set(p::EXTERNAL_IDS, [(crate::tunnel_ports::CHASSIS_KEY, port.id.as_str())]);
+        added.push(row.uuid());
+    }
+    let mut mutation = transaction.mutate(ovs::bridge::TABLE, bridge.uuid);
+    if !writes.remove.is_empty() {
+        mutation = mutation.delete(ovs::bridge::PORTS, &writes.remove);
+    }
+    if !added.is_empty() {
+        mutation.insert(ovs::bridge::PORTS, &added);
+    }
 }
 
 /// What ovs-vswitchd would write.

@@ -181,3 +181,22 @@ fn what_we_write_on_the_bridge_is_there_and_others_keys_stay() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_row_stands_for_every_tunnel() -> Result<()> {
+    Host::run(Northd::None, |host| {
+        host.sb("chassis-add hv2 geneve 192.0.2.2")?;
+        host.until("the port", |host| {
+            let port = host.ovs.vsctl_no_wait("--bare --columns=external_ids find Port name=ovn-hv2-0")?;
+            Ok(Look::when(port.trim() == "ovn-chassis-id=hv2@192.0.2.2", || port))
+        })?;
+        let interface = host.ovs.vsctl_no_wait("get Interface ovn-hv2-0 type options:remote_ip")?;
+        ensure!(interface.split_whitespace().collect::<Vec<_>>() == ["geneve", "\"192.0.2.2\""], "{interface}");
+        host.until("a number", |host| {
+            let number = host.ovs.vsctl_no_wait("get Interface ovn-hv2-0 ofport")?;
+            Ok(Look::when(number.trim().parse::<u16>().is_ok(), || number))
+        })?;
+        host.sb("chassis-del hv2")?;
+        host.until_equal("it goes", "br-int", |host| host.ovs.vsctl_no_wait("--bare --columns=name list Port"))
+    })
+}

@@ -15,6 +15,8 @@ impl Engine {
         let Some(config) = &self.config else { return (None, None) };
         if let Some(bridge) = self.ovs.bridge(&config.bridge) {
             writes::bridge_keys(&mut local, bridge.uuid, &BTreeMap::new(), &writes::our_bridge_keys(bridge));
+            let ports: Vec<_> = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid)).collect();
+            writes::tunnel_ports(&mut local, bridge, &crate::tunnel_ports::plan(&[], &ports, &self.ovs.interfaces));
         }
         for row in self.ovs.interfaces.values() {
             let ours = ["ovn-installed", "ovn-installed-ts", REASON_KEY];

@@ -456,6 +456,7 @@ impl Engine {
         if self.ovs_line.can_write(now_ms) {
             writes::interfaces(local, &out.interfaces);
             self.write_zones(&config, local);
+            self.write_tunnel_ports(&config, local);
         }
         if self.sb_line.can_write(now_ms) {
             for note in out.notes.iter().filter(|note| !note.warning) {
@@ -596,6 +597,15 @@ impl Engine {
         }
         let writes = self.zones.writes(&bridge.external_ids);
         writes::zones(local, bridge.uuid, &writes);
+    }
+
+    fn write_tunnel_ports(&self, config: &Config, local: &mut Transaction) {
+        // An ovs-vswitchd would make devices of them, and those would take our frames.
+        let wanted: &[_] = if self.vswitchd.is_none() { &self.mesh.peers } else { &[] };
+        if let Some(bridge) = self.ovs.bridge(&config.bridge).filter(|_| self.sb_line.synchronized) {
+            let ports: Vec<_> = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid)).collect();
+            writes::tunnel_ports(local, bridge, &crate::tunnel_ports::plan(wanted, &ports, &self.ovs.interfaces));
+        }
     }
 
     /// Names that need a zone: local ports and both directions of every local router.
