@@ -82,7 +82,8 @@ fn every_packet_type_cut_at_every_byte_is_parsed_as_on_the_host() {
         rig.rule((1, 0), 1, &[], &[output()], 2);
         rig.guard(1, 9);
         for frame in frames() {
-            for len in 14..=frame.len() {
+            // BPF_PROG_TEST_RUN takes nothing that ends with the Ethernet header.
+            for len in 15..=frame.len() {
                 let cut = &frame[..len];
                 let mut vector = [0; VECTOR];
                 parse(&cut, 0, 0, &mut vector).unwrap();
