@@ -329,7 +329,9 @@ impl Compiler {
                 self.in_groups(key, &name, true);
             }
         }
-        let security = |port: &Option<Arc<LogicalPort>>| port.as_ref().map(|port| port.port_security.clone());
+        let security = |port: &Option<Arc<LogicalPort>>| {
+            port.as_ref().filter(|port| is_here(port)).map(|port| port.port_security.clone())
+        };
         if security(&before).unwrap_or_default() != security(&after).unwrap_or_default() {
             self.insecure.insert(key);
         }
@@ -588,7 +590,8 @@ impl Compiler {
     /// Brings a port's sub-table rules up to date.
     fn secure(&mut self, key: (DatapathKey, PortKey), changes: &mut Changes) {
         let known = self.program.datapath(key.0).is_some();
-        let port = self.program.port(key.0, key.1).filter(|_| known);
+        // What a port sends is checked where it sends it, and what it is sent where it is delivered: both on its own chassis.
+        let port = self.program.port(key.0, key.1).filter(|port| known && is_here(port));
         let drafts = port.map(|port| port_security::rules(port)).unwrap_or_default();
         let before = self.sub_rules.remove(&key).unwrap_or_default();
         let mut after = Vec::with_capacity(drafts.len());
@@ -606,24 +609,20 @@ impl Compiler {
                 }
             });
         }
-        let mut gone: Vec<Arc<SubRule>> = Vec::new();
-        for rule in before {
-            if !after.iter().any(|kept| kept.id == rule.id) {
-                self.rule_numbers.give_back(rule.id.0);
-                gone.push(rule);
-            }
-        }
         if let Some(rules) = self.rules.get_mut(&key.0) {
             let count = |list: &[Arc<SubRule>], out: bool| list.iter().filter(|r| (r.sub == Sub::Out) == out).count();
             let mut secure = rules.secure();
             for (i, out) in [false, true].into_iter().enumerate() {
-                let kept = after.iter().filter(|rule| !changes.sub_added.iter().any(|new| new.id == rule.id));
-                let kept = kept.filter(|rule| (rule.sub == Sub::Out) == out).count();
-                secure[i] = secure[i] + count(&after, out) - kept - count(&gone, out);
+                secure[i] = secure[i] + count(&after, out) - count(&before, out);
             }
             rules.set_secure(secure);
         }
-        changes.sub_removed.extend(gone);
+        for rule in before {
+            if !after.iter().any(|kept| kept.id == rule.id) {
+                self.rule_numbers.give_back(rule.id.0);
+                changes.sub_removed.push(rule);
+            }
+        }
         if !after.is_empty() {
             self.sub_rules.insert(key, after);
         }
@@ -674,4 +673,9 @@ impl Compiler {
         raw.apply(&changes);
         raw
     }
+}
+
+/// Whether a port is on a device of this chassis.
+fn is_here(port: &LogicalPort) -> bool {
+    matches!(port.location, Location::Local { .. })
 }
