@@ -2,7 +2,7 @@
 
 use crate::commands::{Command, commands};
 use crate::config::Identity;
-use crate::dataplane::ebpf::{Ebpf, Location};
+use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::{Engine, LFLOW_RUN, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
@@ -109,7 +109,8 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         started_ms: wall_ms(),
     };
     let mut engine = Engine::new(settings, kernel, opener(options));
-    engine.set_process_problems(missing);
+    let private = (!options.no_dataplane).then(|| private_bpffs(&options.bpffs)).flatten();
+    engine.set_process_problems(missing.into_iter().chain(private).collect());
     let remote = options.database.clone().unwrap_or_else(|| daemon.dirs.default_ovs_remote());
     let remote = daemon.dirs.resolve_remotes(&remote);
     let mut config = ClientConfig::new(ovs::DATABASE, remote.clone()).monitor_columns(ovs_columns());

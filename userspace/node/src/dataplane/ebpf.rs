@@ -46,7 +46,7 @@ impl Ebpf {
     pub fn open(location: &Location, system_id: &str) -> Result<Self, DataplaneError> {
         let object = read_object(location.object.as_deref())?;
         // Before our own load makes another instance: does a former process' policy serve these devices?
-        let inherited = inherited(&location.bpffs, system_id);
+        let (had_instance, mut inherited) = inherited(&location.bpffs, system_id);
         let config = Config {
             bpffs: location.bpffs.clone(),
             system_id: system_id.to_owned(),
@@ -58,6 +58,11 @@ impl Ebpf {
         let mut backend = Backend::open(&config, limits).map_err(|error| load_error(&error))?;
         if backend.instance().hook() == Hook::Clsact {
             tracing::info!(target: "dataplane", "this kernel has no tcx (Linux 6.6): programs are attached by clsact");
+            if had_instance {
+                // Filters leave no pins: whatever is here since before may have one. It is believed only of ports that both
+                // databases call installed.
+                inherited = present_devices();
+            }
         }
         let events = backend.instance().take_events();
         Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false })
@@ -99,13 +104,36 @@ fn read_object(named: Option<&Path>) -> Result<Vec<u8>, DataplaneError> {
 /// File name of the object.
 const OBJECT: &str = "oxbow-datapath.o";
 
-fn inherited(bpffs: &Path, system_id: &str) -> Vec<u32> {
-    let Ok(pins) = Pins::open(bpffs, system_id) else { return Vec::new() };
+/// Whether a former process of ours left a policy in the kernel, and the devices whose pinned links it left.
+fn inherited(bpffs: &Path, system_id: &str) -> (bool, Vec<u32>) {
+    let Ok(pins) = Pins::open(bpffs, system_id) else { return (false, Vec::new()) };
     if pins.instances().map_or(0, |instances| instances.len()) == 0 {
-        return Vec::new();
+        return (false, Vec::new());
     }
-    let Ok(entries) = std::fs::read_dir(pins.links()) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix("-vif")?.parse().ok()).collect()
+    let Ok(entries) = std::fs::read_dir(pins.links()) else { return (true, Vec::new()) };
+    let devices =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix("-vif")?.parse().ok()).collect();
+    (true, devices)
+}
+
+fn present_devices() -> Vec<u32> {
+    nix::net::if_::if_nameindex().map_or_else(|_| Vec::new(), |all| all.iter().map(|device| device.index()).collect())
+}
+
+/// What is wrong with the place of the pins: a bpf file system that only this mount namespace sees takes them along when it ends.
+pub fn private_bpffs(bpffs: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let ours = std::fs::metadata(bpffs).ok()?.dev();
+    // Not being allowed to look means not knowing.
+    let theirs =
+        std::fs::metadata(Path::new("/proc/1/root").join(bpffs.strip_prefix("/").unwrap_or(bpffs))).ok()?.dev();
+    (ours != theirs).then(|| {
+        format!(
+            "{} is not the host's: it belongs to this mount namespace (as inside `ip netns exec`), and pins die with it; \
+             enter namespaces by nsenter --net",
+            bpffs.display()
+        )
+    })
 }
 
 /// An error with the errors that caused it.

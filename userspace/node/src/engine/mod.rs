@@ -7,24 +7,21 @@
 mod cleanup;
 mod program;
 mod report;
+mod southbound;
 
-use crate::claim::Me;
-use crate::conditions::conditions;
 use crate::config::{Config, Identity};
 use crate::dataplane::{Dataplane, LocalVif, Opener};
 use crate::fdb::Fdb;
-use crate::generation::{Due, Generations, Progress};
+use crate::generation::Generations;
 use crate::kernel::Kernel;
-use crate::locality::{Interest, Watch, local_datapaths};
-use crate::registration::{self, Host};
-use crate::rows::{Chassis, Uuid};
+use crate::locality::{Interest, Watch};
 use crate::switchd;
 use crate::tunnels::{Mesh, Tunnels};
 use crate::view::{OvsView, SbChange, SbView};
-use crate::vif::{Inputs, Outcome as VifOutcome, Ports, Served, Vifs};
+use crate::vif::{Outcome as VifOutcome, Vifs};
 use crate::world::World;
 use crate::writes;
-use crate::zones::{Zones, nat_zone};
+use crate::zones::Zones;
 use oxbow_daemon::coverage::Counter;
 use oxbow_ovsdb::{Condition, Outcome, Replica, RowChange, TableDef, Transaction};
 use oxbow_schema::{ovs, sb};
@@ -43,6 +40,9 @@ pub static TXN_TRY_AGAIN: Counter = Counter::new("txn_try_again");
 pub const TICK_MS: u64 = 5000;
 /// Pause after a refused transaction.
 const RETRY_MS: u64 = 1000;
+
+/// Going through all flows for problems is done this often at most.
+const LIST_MS: u64 = 200;
 
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
@@ -131,6 +131,9 @@ pub struct Engine {
     tick: bool,
     problems: BTreeMap<&'static str, Vec<String>>,
     fdb_has_timestamp: bool,
+    /// Something changed that problems depend on since they were last listed.
+    world_changed: bool,
+    list_at_ms: u64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -182,6 +185,8 @@ impl Engine {
             tick: false,
             problems: BTreeMap::new(),
             fdb_has_timestamp: false,
+            world_changed: false,
+            list_at_ms: 0,
         }
     }
 
@@ -236,6 +241,7 @@ impl Engine {
                 self.rebuild = true;
             }
         }
+        self.world_changed = true;
         self.world.follow(&self.sb, changes);
     }
 
@@ -249,12 +255,6 @@ impl Engine {
     pub fn sb_disconnected(&mut self) {
         self.sb_line.synchronized = false;
         self.sb_line.busy = false;
-    }
-
-    /// Another Southbound database from now on: nothing of the old one holds.
-    pub fn sb_replaced(&mut self) {
-        self.sb_line = Line::default();
-        self.watch = Watch::default();
     }
 
     /// Whether the Southbound replica is kept up to date.
@@ -332,6 +332,7 @@ impl Engine {
             Some(self.next_tick_ms),
             orders.wake_at_ms,
             self.fdb.wake_at_ms(),
+            Some(self.list_at_ms).filter(|_| self.world_changed),
             Some(self.ovs_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.sb_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.retry_kernel_at_ms).filter(|at| *at > now_ms),
@@ -418,263 +419,6 @@ impl Engine {
         }
         if !work.is_written() {
             writes::switch(local, row.uuid, &work);
-        }
-    }
-
-    fn serve_southbound(
-        &mut self,
-        local: &mut Transaction,
-        south: &mut Transaction,
-        orders: &mut Orders,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        let Some(config) = self.config.clone() else { return };
-        self.register(&config, south, now_ms);
-        let Some(system_id) = config.system_id.clone() else { return };
-        if let Some(bridge) = self.ovs.bridge(&config.bridge).filter(|_| !self.zones_restored) {
-            self.zones = Zones::restore(&bridge.external_ids, config.zone_range);
-            self.zones_restored = true;
-        }
-        let ours = self.sb.our_chassis(&system_id).cloned();
-        self.update_mesh(&config, now_ms);
-        let mut out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
-        for _ in 0..3 {
-            if !self.program(&config, &out, ours.as_ref(), now_ms) {
-                break;
-            }
-            out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
-        }
-        for note in &out.notes {
-            // A pass that cannot write decides the same again; it is told when it is written.
-            if note.warning {
-                tracing::warn!(target: "binding", "{}", note.text);
-            }
-        }
-        orders.wake_at_ms = out.wake_at_ms;
-        self.watch_more(&config, &out, ours.as_ref(), orders);
-        if self.ovs_line.can_write(now_ms) {
-            writes::interfaces(local, &out.interfaces);
-            self.write_zones(&config, local);
-            self.write_tunnel_ports(&config, local);
-        }
-        if self.sb_line.can_write(now_ms) {
-            for note in out.notes.iter().filter(|note| !note.warning) {
-                tracing::info!(target: "binding", "{}", note.text);
-            }
-            writes::ports(south, &out.ports);
-            let sb = &self.sb;
-            self.vifs.claims_sent(&out, &|uuid| sb.ports.get(&uuid).map(|port| port.logical_port.clone()), now_ms);
-            self.write_fdb(south, now_ms, wall_ms);
-        }
-        self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
-        self.states = out;
-        self.list_problems();
-    }
-
-    fn register(&mut self, config: &Config, south: &mut Transaction, now_ms: u64) {
-        if let (Some(former), Some(name)) = (self.registered_as.clone(), &config.system_id)
-            && former != *name
-            && self.sb_line.can_write(now_ms)
-        {
-            for row in self.sb.chassis.values().filter(|row| row.name == former) {
-                south.delete(sb::chassis::TABLE, row.uuid);
-            }
-            for row in self.sb.private.values().filter(|row| row.name == former) {
-                south.delete(sb::chassis_private::TABLE, row.uuid);
-            }
-        }
-        let bridge = self.ovs.bridge(&config.bridge);
-        let host = Host {
-            datapath_type: bridge.map(|bridge| bridge.datapath_type.clone()).unwrap_or_default(),
-            iface_types: self.ovs.switch.as_ref().map(|row| row.iface_types.clone()).unwrap_or_default(),
-        };
-        let rows: Vec<Chassis> = self
-            .sb
-            .chassis
-            .values()
-            // A row of our own former name is gone with this very transaction.
-            .filter(|row| {
-                self.registered_as
-                    .as_deref()
-                    .is_none_or(|former| former != row.name || config.system_id.as_deref() == Some(former))
-            })
-            .cloned()
-            .collect();
-        let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
-        let Some(plan) = registration::plan(config, &host, &rows, &self.sb.encaps, private, &self.chassis_taken) else {
-            let missing = match &config.system_id {
-                None => "external_ids:system-id is not set: this chassis cannot be registered",
-                Some(_) => "Need to specify an encap type and ip",
-            };
-            self.tell("registration", vec![missing.to_owned()]);
-            return;
-        };
-        self.tell("registration", plan.notes.clone());
-        // Our private row is watched only once the server knows our name.
-        let is_blind = plan.insert_private && !self.watch.is_complete();
-        if plan.is_done() || is_blind || !self.sb_line.can_write(now_ms) {
-            return;
-        }
-        let can_write = plan.chassis.is_some() || plan.encaps.is_some();
-        if let Some(name) = config.system_id.as_deref().filter(|_| can_write) {
-            for stale in &plan.delete {
-                self.chassis_taken.extend(self.sb.chassis.get(stale).map(|row| row.name.clone()));
-            }
-            writes::registration(south, name, &plan);
-            self.registered_as = Some(name.to_owned());
-        }
-    }
-
-    fn pass(&mut self, config: &Config, ours: Option<&Chassis>, now_ms: u64, wall_ms: u64) -> VifOutcome {
-        let interfaces = self.ovs.vif_interfaces(&config.bridge, &self.kernel.links);
-        let encaps = ours.map(|row| self.sb.encaps_of(row)).unwrap_or_default();
-        let (watch, zones) = (&self.watch, &self.zones);
-        let (committed, attached) = (&self.committed, &self.attached);
-        let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
-        let no_dataplane = self.dataplane.is_none().then(|| match &self.open_error {
-            Some(error) => error.clone(),
-            None => "the dataplane is not open yet".to_owned(),
-        });
-        let served = |vif: &LocalVif| -> Option<Served> {
-            if let Some(reason) = &no_dataplane {
-                return Some(Served::No(reason.clone()));
-            }
-            match attached.get(&vif.ifindex)? {
-                Err(reason) => Some(Served::No(reason.clone())),
-                Ok(()) => (is_active && committed.contains(vif)).then_some(Served::Yes),
-            }
-        };
-        self.vifs.pass(&Inputs {
-            me: Me { system_id: config.system_id.as_deref().unwrap_or_default(), hostname: &config.hostname },
-            chassis: ours.map(|row| row.uuid),
-            encaps: &encaps,
-            interfaces: &interfaces,
-            ports: &self.sb,
-            has_data: &|datapath| watch.has_data(datapath),
-            served: &served,
-            zone: &|name| zones.get(name),
-            taken_over: &self.taken_over,
-            now_ms,
-            wall_ms,
-        })
-    }
-
-    fn local_datapaths(&self, out: &VifOutcome) -> BTreeSet<Uuid> {
-        let mut roots = out.datapaths.clone();
-        if self.config.as_ref().is_some_and(|config| config.monitor_all) {
-            // Everything is watched, but what has no port here is not compiled.
-            roots.retain(|datapath| self.sb.datapaths.contains_key(datapath));
-        }
-        local_datapaths(&roots, &self.sb)
-    }
-
-    fn watch_more(&mut self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>, orders: &mut Orders) {
-        let datapaths = self.local_datapaths(out);
-        let interest = Interest {
-            everything: config.monitor_all,
-            system_id: config.system_id.clone(),
-            chassis: ours.map(|row| row.uuid),
-            iface_ids: self
-                .ovs
-                .vif_interfaces(&config.bridge, &self.kernel.links)
-                .iter()
-                .filter_map(|interface| interface.row.iface_id().map(str::to_owned))
-                .collect(),
-            datapaths: datapaths.iter().filter_map(|uuid| Some((*uuid, self.sb.datapath_key(*uuid)?))).collect(),
-        };
-        if self.watch.differs(&interest) {
-            orders.conditions = Some(conditions(&interest));
-            self.pending_interest = Some(interest);
-        }
-    }
-
-    fn write_zones(&mut self, config: &Config, local: &mut Transaction) {
-        let Some(bridge) = self.ovs.bridge(&config.bridge) else { return };
-        // What a former process noted is not forgotten before it is known that nobody needs it.
-        if !self.watch.is_complete() || !self.sb_line.synchronized {
-            return;
-        }
-        let writes = self.zones.writes(&bridge.external_ids);
-        writes::zones(local, bridge.uuid, &writes);
-    }
-
-    fn write_tunnel_ports(&self, config: &Config, local: &mut Transaction) {
-        // An ovs-vswitchd would make devices of them, and those would take our frames.
-        let wanted: &[_] = if self.vswitchd.is_none() { &self.mesh.peers } else { &[] };
-        if let Some(bridge) = self.ovs.bridge(&config.bridge).filter(|_| self.sb_line.synchronized) {
-            let ports: Vec<_> = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid)).collect();
-            writes::tunnel_ports(local, bridge, &crate::tunnel_ports::plan(wanted, &ports, &self.ovs.interfaces));
-        }
-    }
-
-    /// Names that need a zone: local ports and both directions of every local router.
-    fn zone_names(&self, out: &VifOutcome, local: &BTreeSet<Uuid>) -> BTreeSet<String> {
-        let mut names: BTreeSet<String> = out.serve.iter().map(|vif| vif.name.clone()).collect();
-        for datapath in local {
-            let is_router = |row: &crate::rows::Datapath| row.external_ids.contains_key("logical-router");
-            if self.sb.datapaths.get(datapath).is_some_and(is_router) {
-                names.extend(["dnat", "snat"].map(|direction| nat_zone(*datapath, direction)));
-            }
-        }
-        names
-    }
-
-    fn write_fdb(&mut self, south: &mut Transaction, now_ms: u64, wall_ms: u64) {
-        let sb = &self.sb;
-        let wall = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-        let writes = self.fdb.writes(&|address| sb.fdb_of(address), now_ms, wall);
-        for write in &writes {
-            match write {
-                crate::fdb::FdbWrite::Insert { address, port, .. } => self.unsaved_fdb.push((*address, *port)),
-                crate::fdb::FdbWrite::Update { row, port, .. } => {
-                    if let Some(known) = sb.fdb.get(row)
-                        && let Some(mac) = crate::fdb::parse_mac(&known.mac)
-                    {
-                        self.unsaved_fdb.push((crate::dataplane::FdbAddress { datapath: known.dp_key, mac }, *port));
-                    }
-                }
-                crate::fdb::FdbWrite::Delete { .. } => {}
-            }
-        }
-        writes::fdb(south, &writes, self.fdb_has_timestamp);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "two transactions and two clocks")]
-    fn report_generation(
-        &mut self,
-        config: &Config,
-        out: &VifOutcome,
-        is_registered: bool,
-        local: &mut Transaction,
-        south: &mut Transaction,
-        orders: &mut Orders,
-        now_ms: u64,
-        wall_ms: u64,
-    ) {
-        let (Some(global), Some(bridge)) = (&self.sb.global, self.ovs.bridge(&config.bridge)) else { return };
-        let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
-        let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
-        let progress = Progress {
-            is_programmed: self.commit_error.is_none() && is_active,
-            has_all_rows: self.watch.is_complete() && orders.conditions.is_none() && self.sb_line.synchronized,
-            vif_under_way: out.is_any_under_way(),
-            is_registered,
-        };
-        let noted = bridge.external_ids.get("ovn-nb-cfg").and_then(|text| text.parse().ok());
-        match self.generations.due(global, private, noted, progress, now_ms, wall_ms) {
-            Due::No => {}
-            Due::At(at) => orders.wake_at_ms = Some(orders.wake_at_ms.map_or(at, |wake| wake.min(at))),
-            Due::Now(report) => {
-                if noted != Some(report.nb_cfg) && self.ovs_line.can_write(now_ms) {
-                    writes::bridge_keys(local, bridge.uuid, &writes::bridge_generation(&report), &BTreeSet::new());
-                }
-                if let Some(row) = private.filter(|row| report.southbound && row.nb_cfg != report.nb_cfg)
-                    && self.sb_line.can_write(now_ms)
-                {
-                    writes::private_generation(south, row.uuid, &report);
-                }
-            }
         }
     }
 

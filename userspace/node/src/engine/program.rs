@@ -123,6 +123,7 @@ impl Engine {
         let us = ours.map(|row| row.uuid);
         let changes =
             stopwatch::time("flow-generation", || self.world.place(&self.sb, &local, &out.serve, &self.mesh, us));
+        self.world_changed |= !changes.is_empty();
         let Some(dataplane) = &mut self.dataplane else { return progress };
         let wanted = out.serve.iter().cloned().collect();
         let retry = self.commit_error.is_some() && now_ms >= self.retry_kernel_at_ms;
