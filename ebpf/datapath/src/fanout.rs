@@ -12,7 +12,7 @@ use crate::{
     count, limit,
     maps::{OX_CHASSIS, OX_GROUPS, OX_STATE},
     output,
-    scratch::{INGRESS, Scratch, copy, fan, masked, phase},
+    scratch::{INGRESS, Scratch, below, copy, fan, phase},
     skb::{self, Context},
     tunnel,
     walk::{encode, next_copy, pick},
@@ -101,7 +101,9 @@ fn member(skb: Context) -> Result<i32, Reason> {
         return Ok(0);
     };
     s.fan_member.set(n + 1);
-    let Some(&member) = members.member.get(masked::<31>(n)) else { return Err(Reason::Inconsistent) };
+    let Some(&member) = below::<CHUNK, 31>(n).and_then(|index| members.member.get(index)) else {
+        return Err(Reason::Inconsistent);
+    };
     if member & MEMBER_CHASSIS != 0 {
         if s.tunnelled.get() != 0 {
             // What a tunnel brought was sent to every chassis by the sender.

@@ -16,7 +16,7 @@ use oxbow_abi::{
 use crate::{
     advert, classify, fdb,
     maps::OX_BLOCKS,
-    scratch::{Scratch, copy, masked, phase},
+    scratch::{Scratch, below, copy, masked, phase},
     walk::{decode, encode, go_to, suspend},
 };
 
@@ -56,7 +56,7 @@ unsafe extern "C" fn one(_index: u64, env: *mut c_void) -> i64 {
         block = next;
     }
     s.position.set(position + 1);
-    let Some(op) = block.op.get(masked::<15>(position)) else { return 1 };
+    let Some(op) = below::<BLOCK_OPS, 15>(position).and_then(|index| block.op.get(index)) else { return 1 };
     match execute(s, op) {
         Ok(false) => 0,
         Ok(true) => {

@@ -300,6 +300,19 @@ pub fn masked<const MASK: i32>(index: u32) -> usize {
     index as usize
 }
 
+/// An index below `LIMIT`, in a form that every verifier follows; `MASK` is the next power of two, less one.
+///
+/// The comparison must stay one of order. Told that the mask was applied, the compiler would turn "15 or more" into "equal to 15", from which
+/// the verifier of 6.1 learns nothing; so it is not told.
+#[inline(always)]
+pub fn below<const LIMIT: usize, const MASK: i32>(index: u32) -> Option<usize> {
+    let mut index = u64::from(index);
+    // SAFETY: one register, no memory.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) index, const MASK, options(pure, nomem, nostack)) };
+    let index = index as usize;
+    if index < LIMIT { Some(index) } else { None }
+}
+
 /// A word of a vector.
 #[inline(always)]
 pub fn at(vector: &Vector, index: u32) -> &Cell<u32> {
