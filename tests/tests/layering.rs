@@ -39,6 +39,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-testkit", &[]),
     ("oxbow-agree", &["oxbow-abi", "oxbow-backend-bpf", "oxbow-pipeline", "oxbow-testkit"]),
     ("oxbow-vm-tests", &["oxbow-testkit"]),
+    ("oxbow-vm-probe", &["oxbow-backend-bpf"]),
     ("oxbow-tests", JUDGES),
     ("xtask", JUDGES),
 ];

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ const BOOT: Duration = Duration::from_secs(300);
 /// How long one command in a guest may take.
 const COMMAND: Duration = Duration::from_secs(120);
 
+/// Memory that is enough for a guest that only talks, in MiB.
+pub const SMALL: u32 = 256;
+
 /// The port at which every guest echoes what TCP brings.
 pub const ECHO_PORT: u16 = 7000;
 
@@ -37,8 +40,13 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// Fetches what is missing and writes the initramfs.
+    /// Debian's kernel with what a guest on a tap needs. Fetches what is missing.
     pub fn build() -> Result<Self> {
+        Self::with(&[], &[])
+    }
+
+    /// As [`GuestImage::build`], with more modules, and with more files: name in the guest, file here. All are executable.
+    pub fn with(modules: &[&str], files: &[(&str, &Path)]) -> Result<Self> {
         let kernel = Kernel::debian()?;
         let accelerator = Accelerator::find(&kernel)?;
         let dir = TempDir::with_prefix("oxbow-guest-").context("cannot make a temporary directory")?;
@@ -52,9 +60,14 @@ impl GuestImage {
         archive.file("bin/busybox", 0o755, &busybox)?;
         archive.file("init", 0o755, include_bytes!("init.sh"))?;
         // Numbered, because /init inserts them in the order of their names.
-        for (number, module) in kernel.modules(&["virtio_pci", "virtio_net"])?.iter().enumerate() {
+        let modules = [&["virtio_pci", "virtio_net"], modules].concat();
+        for (number, module) in kernel.modules(&modules)?.iter().enumerate() {
             let contents = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
             archive.file(&format!("modules/{number:02}.ko"), 0o644, &contents)?;
+        }
+        for (name, file) in files {
+            let contents = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            archive.file(name, 0o755, &contents)?;
         }
         fs::write(&initramfs, archive.finish()?).with_context(|| format!("cannot write {}", initramfs.display()))?;
         Ok(Self { kernel, accelerator, initramfs, _dir: dir })
@@ -76,12 +89,14 @@ impl GuestImage {
 pub struct MachineSpec<'a> {
     /// Its name in messages.
     pub name: &'a str,
-    /// The tap that it opens.
-    pub tap: &'a str,
+    /// The tap that it opens; without one its device leads nowhere.
+    pub tap: Option<&'a str>,
     /// The MAC address of its device.
     pub mac: &'a str,
     /// Its addresses with prefix lengths.
     pub addresses: &'a [String],
+    /// Its memory, in MiB.
+    pub memory: u32,
     /// Whether its device may leave checksums and segmentation to the host, as virtio-net usually does.
     pub offload: bool,
 }
@@ -106,7 +121,17 @@ impl Machine {
         let (console, control) = (dir.path().join("console"), dir.path().join("control"));
         let mut command = Command::new(require_program("qemu-system-x86_64")?);
         command.args(image.accelerator.arguments());
-        command.args(["-m", "256", "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.args([
+            "-m",
+            &spec.memory.to_string(),
+            "-smp",
+            "1",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
         command.arg("-kernel").arg(&image.kernel.image).arg("-initrd").arg(&image.initramfs);
         let mut line = String::from("console=ttyS0 panic=-1 mitigations=off");
         for address in spec.addresses {
@@ -116,7 +141,10 @@ impl Machine {
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.arg("-chardev").arg(format!("socket,id=control,path={},server=on,wait=off", control.display()));
         command.args(["-serial", "chardev:control"]);
-        command.arg("-netdev").arg(format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", spec.tap));
+        command.arg("-netdev").arg(match spec.tap {
+            Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
+            None => "hubport,id=net,hubid=0".to_owned(),
+        });
         let offload = if spec.offload { "" } else { ",csum=off,gso=off,guest_csum=off" };
         // Without an option ROM: the guest does not boot from the network.
         command.arg("-device").arg(format!("virtio-net-pci,netdev=net,mac={},romfile={offload}", spec.mac));

@@ -13,6 +13,7 @@ mod parity;
 mod process;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Vm(vm::Args),
     #[command(subcommand)]
     Bench(Bench),
     GenIdl(gen_idl::Args),
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(Bench::Ovsdb(args)) => bench_ovsdb::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),

@@ -329,7 +329,8 @@ impl Story {
         let (vif, host) = (self.cloud.vif(port)?, self.cloud.hypervisor_of(port)?);
         let machine = MachineSpec {
             name: port,
-            tap: vif.device(),
+            tap: Some(vif.device()),
+            memory: oxbow_vm_tests::machine::SMALL,
             mac,
             addresses: &vif.spec().addresses,
             // ovs-vswitchd's userspace datapath takes only whole packets from a tap.
