@@ -43,6 +43,15 @@ pub fn lflow(index: u32, bytes: u32) {
 #[inline(always)]
 pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32) -> i32 {
     add(OX_DROPS.get_ptr_mut(reason as u32), skb::len(skb));
+    #[cfg(feature = "debug-log")]
+    aya_log_ebpf::info!(
+        &aya_ebpf::programs::TcContext::new(skb),
+        "drop: {} (datapath {}, inport {}, logical flow {})",
+        reason.text(),
+        datapath,
+        inport,
+        lflow
+    );
     if let Some(state) = OX_STATE.get(0)
         && state.flags & STATE_DROP_EVENTS != 0
     {

@@ -82,10 +82,7 @@ pub fn parse<F: Frame>(frame: &F, base: u32, tag: u32, v: &mut [u32; VECTOR]) ->
     let mut tci = tag;
     let mut seen = u32::from(tag != 0);
     let mut at = base + 14;
-    for _ in 0..2 {
-        if seen == 2 || !is_vlan(eth_type) {
-            break;
-        }
+    while seen < 2 && is_vlan(eth_type) {
         let Some([c0, c1, e0, e1]) = frame.load::<4>(at) else { break };
         if seen == 0 {
             tci = be16(c0, c1) | VLAN_PRESENT;

@@ -251,7 +251,7 @@ pub fn write(out: &mut Outer, chassis: &Chassis, inner: &Inner) -> u32 {
     }
     let (from, to) = (ipv4(&chassis.local), ipv4(&chassis.remote));
     let version_tos = 0x4500 | tos;
-    let total = 20 + udp_len & 0xffff;
+    let total = (20 + udp_len) & 0xffff;
     let id = u32::from(inner.id);
     let fragment = if chassis.flags & CHASSIS_DF != 0 { 0x4000 } else { 0 };
     let ttl_protocol = ttl << 8 | 17;

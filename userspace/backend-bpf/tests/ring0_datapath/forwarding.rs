@@ -261,6 +261,8 @@ fn every_way_to_be_dropped_is_counted_by_its_reason() {
             assert_eq!((rig.drops(reason), rig.lflow(9)), (n, n), "counted against its logical flow");
         }
         assert_eq!(rig.total(total::DENIED_HIT), 2, "{reason:?} is remembered");
+        let [(_, denied)] = rig.denied()[..] else { panic!("one flow, one entry") };
+        assert_eq!((denied.reason, denied.lflow, denied.hits), (reason as u32, 9, 2));
         rig.state(State { version: 2, ..State::default() });
         rig.guard(1, 2);
         rig.vif_run(a, &udp4(1, 2, b""));

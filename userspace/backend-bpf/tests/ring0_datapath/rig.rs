@@ -414,11 +414,6 @@ impl Rig {
         map.iter().map(|entry| entry.map(|(k, v)| (k.0, v.0)).unwrap()).collect()
     }
 
-    /// Puts a verdict into the cache.
-    pub(crate) fn put_verdict(&mut self, (key, verdict): (VerdictKey, Verdict)) {
-        self.hash::<VerdictKey, Verdict>("OX_VERDICTS").insert(Plain(key), Plain(verdict), 0).unwrap();
-    }
-
     /// All denied flows.
     pub(crate) fn denied(&mut self) -> Vec<(VerdictKey, Denied)> {
         let map = self.hash::<VerdictKey, Denied>("OX_DENIED");

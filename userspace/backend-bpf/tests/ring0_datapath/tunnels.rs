@@ -201,6 +201,19 @@ fn from_there(local: Address, remote: Address, option: u32, inner: &[u8]) -> Vec
     geneve(&sender, option, inner, [0x80, 1], [0; 2], [0; 2], 0)
 }
 
+/// A chassis that receives for port 1; the test adds what its egress pipeline does.
+pub(crate) fn receiver() -> (Rig, u32) {
+    let (mut rig, ..) = pair();
+    let underlay = rig.device("u0", "u1");
+    rig.peer(PeerKey { local: v4(1), remote: v4(2) }, 1);
+    (rig, underlay)
+}
+
+/// A frame as the other chassis sends it to port 1 of [`receiver`].
+pub(crate) fn tunnelled(inner: &[u8]) -> Vec<u8> {
+    from_there(v4(1), v4(2), 9 << 16 | 1, inner)
+}
+
 #[test]
 fn tunnel_frames_are_delivered_byte_by_byte() {
     for decap_flags in [0, 1] {
