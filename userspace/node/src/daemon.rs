@@ -47,6 +47,9 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long `exit` waits for the databases to take the farewell.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Events of the dataplane are looked at this often at most.
+const EVENT_PAUSE: Duration = Duration::from_millis(5);
+
 /// The command line.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(about = "OVN controller whose hypervisor forwards in eBPF")]
@@ -129,6 +132,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         wake: Instant::now(),
         events: None,
         events_serial: 0,
+        events_after: Instant::now(),
         told_status: [None, None],
     };
     Ok(node.run(daemon, requests).await)
@@ -235,6 +239,7 @@ struct Node {
     wake: Instant,
     events: Option<AsyncFd<OwnedFd>>,
     events_serial: u64,
+    events_after: Instant,
     told_status: [Option<String>; 2],
 }
 
@@ -273,7 +278,14 @@ impl Node {
                         tracing::error!(target: "netlink", "{error}");
                     }
                 }
-                Wake::Dataplane | Wake::Clock => {}
+                Wake::Dataplane => {
+                    self.events_after = Instant::now() + EVENT_PAUSE;
+                    // A storm of events that change nothing must not become a storm of decisions.
+                    if !self.engine.follow_events() {
+                        continue;
+                    }
+                }
+                Wake::Clock => {}
                 Wake::Request(Request { command: Command::Exit { restart }, reply }) => {
                     if !restart {
                         self.farewell().await;
@@ -294,15 +306,21 @@ impl Node {
 
     async fn wait(&mut self, daemon: &mut Daemon, requests: &mut Receiver<Request<Command>>) -> Wake {
         let sb = self.sb.as_mut();
-        let events = self.events.as_ref();
+        let (events, events_after) = (self.events.as_ref(), self.events_after);
         tokio::select! {
             event = self.ovs.next() => Wake::Ovs(event),
             event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => Wake::Sb(event),
             result = self.engine.kernel.ready() => Wake::Kernel(result),
             () = async {
                 match events {
-                    // What is readable is read whole by the step that follows.
-                    Some(events) => match events.readable().await { Ok(mut guard) => guard.clear_ready(), Err(_) => std::future::pending().await },
+                    Some(events) => {
+                        tokio::time::sleep_until(events_after.into()).await;
+                        match events.readable().await {
+                            // What is readable is read whole by whoever this wakes.
+                            Ok(mut guard) => guard.clear_ready(),
+                            Err(_) => std::future::pending().await,
+                        }
+                    }
                     None => std::future::pending().await,
                 }
             } => Wake::Dataplane,

@@ -54,7 +54,8 @@ impl Ebpf {
             sizes: Sizes::default(),
             force_clsact: location.force_clsact,
         };
-        let limits = Limits { drop_events: true, ..Limits::default() };
+        // Drops are counted by reason and by flow; an event for each would crowd out those of learned addresses.
+        let limits = Limits { drop_events: false, ..Limits::default() };
         let mut backend = Backend::open(&config, limits).map_err(|error| load_error(&error))?;
         if backend.instance().hook() == Hook::Clsact {
             tracing::info!(target: "dataplane", "this kernel has no tcx (Linux 6.6): programs are attached by clsact");

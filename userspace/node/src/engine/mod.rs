@@ -315,6 +315,7 @@ impl Engine {
         self.serve_switch(&mut local);
         self.open_dataplane(replica, now_ms);
         self.follow_events();
+        self.tidy_dataplane();
         let may_process = self.may_process();
         if self.sb_line.ever && may_process {
             let mut south = Transaction::new(sb::DATABASE);

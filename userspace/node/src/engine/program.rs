@@ -57,22 +57,35 @@ impl Engine {
         self.tell("dataplane", errors);
     }
 
-    /// Addresses learned, next hops missed, drops sampled.
-    pub(super) fn follow_events(&mut self) {
-        let Some(dataplane) = &mut self.dataplane else { return };
-        if self.tick
-            && let Err(error) = dataplane.tidy()
-        {
-            tracing::warn!(target: "dataplane", "{error}");
-        }
+    /// Takes what the dataplane tells: addresses learned, next hops missed, drops sampled. True when a decision may depend on it.
+    pub fn follow_events(&mut self) -> bool {
+        let Some(dataplane) = &mut self.dataplane else { return false };
+        let mut matters = false;
         for event in dataplane.events() {
             match event {
-                Event::Learned { address, port } => self.fdb.learned(address, port),
-                Event::NextHop { peer } => tracing::debug!(target: "tunnel", "peer {peer} waits for its next hop"),
+                Event::Learned { address, port } => {
+                    self.fdb.learned(address, port);
+                    matters = true;
+                }
+                Event::NextHop { peer } => {
+                    tracing::debug!(target: "tunnel", "peer {peer} waits for its next hop");
+                    matters = true;
+                }
                 Event::Dropped { reason, datapath, port, flow } => {
                     tracing::debug!(target: "drops", "{reason} on datapath {datapath} from port {port}, flow {flow}");
                 }
             }
+        }
+        matters
+    }
+
+    /// Things to do by the clock.
+    pub(super) fn tidy_dataplane(&mut self) {
+        if let Some(dataplane) = &mut self.dataplane
+            && self.tick
+            && let Err(error) = dataplane.tidy()
+        {
+            tracing::warn!(target: "dataplane", "{error}");
         }
     }
 
