@@ -356,8 +356,13 @@ impl World {
                 let datapath = *self.local.get(&row.get(t::DATAPATH))?;
                 let key = GroupKey(u32::try_from(row.get(t::TUNNEL_KEY)).ok()?);
                 let ports = row.get(t::PORTS);
-                let mut members: Vec<PortKey> =
-                    ports.iter().filter_map(|port| Some(PortKey(view.ports.get(&port)?.tunnel_key))).collect();
+                let of = row.get(t::DATAPATH);
+                let mut members: Vec<PortKey> = ports
+                    .iter()
+                    .filter_map(|port| view.ports.get(&port))
+                    .filter(|port| port.datapath == of)
+                    .map(|port| PortKey(port.tunnel_key))
+                    .collect();
                 members.sort();
                 members.dedup();
                 Some(Group { datapath, key, name: row.get(t::NAME).as_str().into(), members })
