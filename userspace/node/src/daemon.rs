@@ -344,10 +344,7 @@ impl Node {
     fn ovs_event(&mut self, event: Event) {
         match event {
             Event::Updates(changes) => self.engine.ovs_changed(&changes),
-            Event::Connected { remote } => {
-                tracing::info!(target: "reconnect", "{remote}: connected");
-                self.engine.ovs_connected();
-            }
+            Event::Connected { .. } => self.engine.ovs_connected(),
             Event::Disconnected { remote, reason } => {
                 tracing::warn!(target: "reconnect", "{remote}: connection dropped ({reason})");
                 self.engine.ovs_disconnected();
@@ -362,10 +359,7 @@ impl Node {
         let Some(sb) = &self.sb else { return };
         match event {
             Event::Updates(changes) => self.engine.sb_changed(&changes),
-            Event::Connected { remote } => {
-                tracing::info!(target: "reconnect", "{remote}: connected");
-                self.engine.sb_connected(sb.client.replica());
-            }
+            Event::Connected { .. } => self.engine.sb_connected(sb.client.replica()),
             Event::Disconnected { remote, reason } => {
                 tracing::warn!(target: "reconnect", "{remote}: connection dropped ({reason})");
                 self.engine.sb_disconnected();

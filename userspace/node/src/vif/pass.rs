@@ -142,7 +142,7 @@ impl Pass<'_, '_> {
             return Phase::MarkingUp;
         }
         if !is_true(interface.row.external_ids.get("ovn-installed")) {
-            self.note(false, format!("Setting lport {} ovn-installed in OVS", port.logical_port));
+            // `interface` writes the key.
             return Phase::MarkingUp;
         }
         self.set_tracked(id, |tracked| tracked.installed = true);
@@ -430,6 +430,8 @@ impl Pass<'_, '_> {
         match installed_at_ms {
             Some(at) => {
                 if !is_true(ids.get("ovn-installed")) {
+                    let id = interface.row.iface_id().unwrap_or_default().to_owned();
+                    self.note(false, format!("Setting lport {id} ovn-installed in OVS"));
                     write.set.insert("ovn-installed".into(), "true".into());
                     write.set.insert("ovn-installed-ts".into(), at.to_string());
                 }
