@@ -44,20 +44,29 @@ pub fn lflow(index: u32, bytes: u32) {
 pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32) -> i32 {
     add(OX_DROPS.get_ptr_mut(reason as u32), skb::len(skb));
     #[cfg(feature = "debug-log")]
-    aya_log_ebpf::info!(
-        &aya_ebpf::programs::TcContext::new(skb),
-        "drop: {} (datapath {}, inport {}, logical flow {})",
-        reason.text(),
-        datapath,
-        inport,
-        lflow
-    );
+    ox_log(reason as u32, datapath, inport, lflow);
     if let Some(state) = OX_STATE.get(0)
         && state.flags & STATE_DROP_EVENTS != 0
     {
         event(skb, reason as u32, lflow, datapath, inport);
     }
     TC_ACT_SHOT as i32
+}
+
+/// Says why a packet was dropped. A function of its own: the verifier would follow the formatting at every place that drops.
+#[cfg(feature = "debug-log")]
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_log(reason: u32, datapath: u32, inport: u32, lflow: u32) -> i32 {
+    aya_log_ebpf::info!(
+        &aya_ebpf::programs::TcContext::new(core::ptr::null_mut()),
+        "drop for reason {}: datapath {}, inport {}, logical flow {}",
+        reason,
+        datapath,
+        inport,
+        lflow
+    );
+    0
 }
 
 /// Counts the drop of a frame before, or instead of, its walk; the slot says where it came from.
