@@ -73,6 +73,7 @@ const NB_TABLES: &[&TableDef] = &[
     nb::logical_switch::TABLE,
     nb::logical_switch_port::TABLE,
     nb::logical_router::TABLE,
+    nb::logical_router_port::TABLE,
     nb::address_set::TABLE,
     nb::port_group::TABLE,
     nb::dhcp_options::TABLE,

@@ -48,6 +48,10 @@ pub(crate) enum IndexKey {
     PortTrait(Uuid, PortTrait),
     /// The logical switch port of a name.
     PortByName(Text),
+    /// The logical router port of a name.
+    RouterPortByName(Text),
+    /// The logical routers that hold a port.
+    RouterOfPort(Uuid),
     /// The switches that use a DNS row.
     SwitchesOfDns(Uuid),
     /// The switches that hold a QoS row.
@@ -143,6 +147,8 @@ impl Source {
             self.reindex_set(change, nb::logical_switch::PORTS, IndexKey::SwitchOfPort, engine);
             self.reindex_set(change, nb::logical_switch::DNS_RECORDS, IndexKey::SwitchesOfDns, engine);
             self.reindex_set(change, nb::logical_switch::QOS_RULES, IndexKey::SwitchOfQos, engine);
+        } else if change.table == nb::logical_router::TABLE {
+            self.reindex_set(change, nb::logical_router::PORTS, IndexKey::RouterOfPort, engine);
         } else if change.table == nb::logical_switch_port::TABLE {
             self.reindex_traits(change.uuid, engine);
         }
@@ -264,6 +270,8 @@ fn index_keys(row: &Row) -> Vec<IndexKey> {
     }
     if table == nb::logical_switch_port::TABLE {
         keys.push(IndexKey::PortByName(row.get(nb::logical_switch_port::NAME).clone()));
+    } else if table == nb::logical_router_port::TABLE {
+        keys.push(IndexKey::RouterPortByName(row.get(nb::logical_router_port::NAME).clone()));
     } else if table == sb::port_binding::TABLE {
         keys.push(IndexKey::BindingByPort(row.get(sb::port_binding::LOGICAL_PORT).clone()));
     } else if table == sb::datapath_binding::TABLE {

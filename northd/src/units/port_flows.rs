@@ -13,14 +13,19 @@ use crate::source::{AllocatedNumber, Allocation, Cell, IndexKey, Members};
 use crate::units::flow_list::FlowList;
 use crate::units::port::{Port, PortType};
 use crate::units::port_status::is_up;
-use crate::units::{hint_of, read_global, read_port, read_switch};
+use crate::units::{arp_proxy, hint_of, read_global, read_port, read_switch};
 
 /// Unit `port-flows`.
 pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(port) = read_port(cx, key) else { return Output::Empty };
     let Some(switch) = read_switch(cx, port.switch) else { return Output::Empty };
     if port.kind == PortType::Router {
-        return Output::Empty;
+        // The other flows of a router port come with the router.
+        return if port.unknown || switch.vlan_passthru {
+            Output::Empty
+        } else {
+            arp_proxy::compute(compiler, cx, key, port.switch)
+        };
     }
     let global = read_global(cx);
     let options = cx.read(&Cell(lsp::OPTIONS, key));
