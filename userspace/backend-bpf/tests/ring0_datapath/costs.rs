@@ -1,4 +1,5 @@
 //! What a packet costs: nanoseconds under BPF_PROG_TEST_RUN, against the empty program in the same minute. `cargo test … costs -- --nocapture` prints them.
+//! What is asserted is that the packets measured take the path they are measured for; never a time.
 
 use oxbow_abi::field::{ETH_SRC, ETH_TYPE, INPORT, OUTPORT};
 use oxbow_abi::stats::total;
@@ -17,7 +18,7 @@ fn least(mut measure: impl FnMut() -> f64) -> f64 {
 }
 
 #[test]
-fn a_cached_packet_costs_at_most_four_times_the_empty_program() {
+fn what_a_cached_packet_costs() {
     let empty = Empty::load();
     let (mut rig, a, _) = pair();
     forward(&mut rig);
@@ -26,14 +27,11 @@ fn a_cached_packet_costs_at_most_four_times_the_empty_program() {
         assert_eq!(rig.vif_run(a, frame).action, REDIRECT);
     }
     let (mut base, mut hit4, mut hit6) = (f64::MAX, f64::MAX, f64::MAX);
-    // The least of each is what it costs without the rest of the machine; that takes more rounds to see when the machine is busy.
-    for round in 0..8 * ROUNDS {
+    // Interleaved; the least of each is what it costs without the rest of the machine.
+    for _ in 0..ROUNDS {
         base = base.min(empty.ns(&v4, REPEAT));
         hit4 = hit4.min(rig.run("oxbow_vif", a, &v4, REPEAT, 0).ns);
         hit6 = hit6.min(rig.run("oxbow_vif", a, &v6, REPEAT, 0).ns);
-        if round >= ROUNDS && hit4 <= 4.0 * base {
-            break;
-        }
     }
     println!(
         "empty {base} ns, cached IPv4 {hit4} ns ({:.2}x), cached IPv6 {hit6} ns ({:.2}x)",
@@ -41,7 +39,6 @@ fn a_cached_packet_costs_at_most_four_times_the_empty_program() {
         hit6 / base
     );
     assert_eq!(rig.total(total::WALK), 2, "everything else hit");
-    assert!(hit4 <= 4.0 * base, "a cached packet costs {hit4} ns, the empty program {base} ns");
 }
 
 /// A switch as ovn-northd makes it, when the tables that only say `next` are skipped: so many masks are looked at in each table, and the last one
@@ -69,7 +66,7 @@ fn switch(rig: &mut Rig) {
 }
 
 #[test]
-fn a_first_packet_costs_at_most_twenty_times_a_cached_one() {
+fn what_a_first_packet_costs() {
     let (mut rig, a, _) = pair();
     switch(&mut rig);
     let frame = udp4(1, 2, &[0; 22]);
@@ -78,18 +75,14 @@ fn a_first_packet_costs_at_most_twenty_times_a_cached_one() {
     // A guard that is ahead of the version makes every packet a first one: it walks, and its verdict replaces the stale one.
     rig.guard(1, 1000);
     let mut first = f64::MAX;
-    for round in 0..8 * ROUNDS {
+    for _ in 0..ROUNDS {
         first = first.min(rig.run("oxbow_vif", a, &frame, REPEAT / 20, 0).ns);
-        if round >= ROUNDS && first <= 20.0 * hit {
-            break;
-        }
     }
     println!(
         "cached {hit} ns, first packet through tables of {INGRESS:?} and {EGRESS:?} masks {first} ns ({:.1}x)",
         first / hit
     );
     assert!(rig.total(total::WALK) > u64::from(REPEAT / 20));
-    assert!(first <= 20.0 * hit, "a first packet costs {first} ns, a cached one {hit} ns");
 }
 
 #[test]
@@ -110,6 +103,5 @@ fn what_tunnels_and_groups_cost() {
     let plain = each(&mut rig, "oxbow_underlay", underlay, &frame);
     println!("single runs: the host's frame {plain} ns, Geneve sent {encapsulated} ns, received {stripped} ns");
     println!("empty {base} ns, the host's frame on the underlay {passed} ns");
-    assert!(passed <= 4.0 * base);
     assert_eq!(rig.total(total::WALK), 2, "{:?}", rig.all_drops());
 }
