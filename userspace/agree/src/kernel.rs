@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_abi::topology::{
     Address, CHASSIS_DF, CHASSIS_RESOLVED, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT,
 };
-use oxbow_backend_bpf::kernel::{Config, Role, Sizes};
+use oxbow_backend_bpf::kernel::{Config, HookChoice, Role, Sizes};
 use oxbow_backend_bpf::{Backend, Limits};
 use oxbow_pipeline::ir::{ChassisId, DatapathKey, Location, PortKey};
 use oxbow_pipeline::reference::{Arrival, Destination, Output};
@@ -119,7 +119,7 @@ impl Kernel {
             system_id: format!("hv{here}"),
             object,
             sizes: sizes(),
-            force_clsact: false,
+            hook: HookChoice::Auto,
         };
         // Limits are for the wild: here every frame counts.
         let limits = Limits { bum_rate: 0, fdb_rate: 0, ..Limits::default() };
@@ -301,6 +301,8 @@ fn decapsulate(frame: &[u8]) -> Result<Out> {
 /// Enough for a hypervisor of a test, small enough for several at once.
 fn sizes() -> Sizes {
     Sizes {
+        vifs: 1 << 10,
+        datapaths: 1 << 10,
         rules: 1 << 16,
         wide_rules: 1 << 14,
         blocks: 1 << 12,

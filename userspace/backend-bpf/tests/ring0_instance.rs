@@ -6,7 +6,7 @@ mod cloud;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use cloud::{SWITCH, Switch, config, next, outport, small};
-use oxbow_backend_bpf::kernel::{Hook, Role, Sizes};
+use oxbow_backend_bpf::kernel::{Hook, HookChoice, Role, Sizes};
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
 use oxbow_pipeline::ir::{Act, Changes, Field, Pipeline};
 use oxbow_testkit::netns::Netns;
@@ -150,7 +150,7 @@ fn without_tcx_the_filters_of_clsact_are_replaced_and_removed() {
     let ns = namespace();
     ns.enter(|| {
         let mut config = config(Path::new(BPFFS), small());
-        config.force_clsact = true;
+        config.hook = HookChoice::Clsact;
         let filters = || ns.run("tc", &["filter", "show", "dev", "v0", "ingress"]).unwrap();
         for _ in 0..2 {
             let mut backend = Backend::open(&config, Limits::default()).unwrap();
@@ -164,6 +164,50 @@ fn without_tcx_the_filters_of_clsact_are_replaced_and_removed() {
         backend.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
         backend.remove_everything().unwrap();
         assert_eq!(filters().matches("oxbow_vif").count(), 0, "{}", filters());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_filter_of_a_former_daemon_stays_until_the_policy_is_whole_and_the_other_hook_takes_over() {
+    let ns = namespace();
+    ns.enter(|| {
+        let filter_id = || {
+            let text = ns.run("tc", &["filter", "show", "dev", "v0", "ingress"]).unwrap();
+            let id = text.split_once(" id ").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned());
+            (id, text)
+        };
+        let start = |hook: HookChoice| {
+            let mut config = config(Path::new(BPFFS), small());
+            config.hook = hook;
+            let mut backend = Backend::open(&config, Limits::default()).unwrap();
+            backend.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
+            backend
+        };
+        let mut first = start(HookChoice::Clsact);
+        first.activate().unwrap();
+        drop(first);
+        let before = filter_id();
+        assert!(before.0.is_some(), "{}", before.1);
+        // Attached again, not yet whole: the filter is the old one.
+        let mut second = start(HookChoice::Clsact);
+        assert_eq!(filter_id().0, before.0);
+        second.activate().unwrap();
+        assert_ne!(filter_id().0, before.0, "{}", filter_id().1);
+        drop(second);
+        // A later one uses tcx: the filter goes when the link is in force.
+        let mut third = start(HookChoice::Tcx);
+        assert!(filter_id().0.is_some());
+        third.activate().unwrap();
+        assert_eq!(filter_id().0, None, "{}", filter_id().1);
+        assert_eq!(attached("v0").len(), 1);
+        drop(third);
+        let mut fourth = start(HookChoice::Clsact);
+        fourth.activate().unwrap();
+        assert_eq!(attached("v0").len(), 0);
+        assert!(filter_id().0.is_some());
+        fourth.remove_everything().unwrap();
+        assert_eq!(filter_id().0, None, "{}", filter_id().1);
     })
     .unwrap();
 }
@@ -183,7 +227,10 @@ fn a_full_map_is_named_and_the_version_in_force_stays() {
         switch.program.apply(&many);
         let error = backend.commit(&switch.program, &many).unwrap_err();
         assert!(matches!(error, CommitError::Map(_)), "{error:?}");
-        assert_eq!(error.to_string(), "map OX_RULES is full (8 entries): raise its size (see `--help`, map sizes)");
+        assert_eq!(
+            error.to_string(),
+            "map OX_RULES is full (8 entries): start oxbow-node with a larger --map-size OX_RULES=N"
+        );
         assert_eq!(backend.version(), before);
         // Taking the excess away makes the next commit succeed.
         let fewer = Changes { rules_removed: many.rules_added[3..].to_vec(), ..Changes::default() };

@@ -8,6 +8,7 @@ use crate::engine::{Engine, LFLOW_RUN, Orders, Settings, TXN_ERROR, TXN_SUCCESS,
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
+use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
 use oxbow_daemon::options::{DaemonOptions, SslOptions};
 use oxbow_daemon::unixctl::Request;
 use oxbow_daemon::{Daemon, Termination, coverage, identity, memory, pidfile};
@@ -65,9 +66,14 @@ pub struct Options {
     /// The eBPF object [default: oxbow-datapath.o beside the executable, then in /usr/lib/oxbow]
     #[arg(long, value_name = "FILE", env = "OXBOW_BPF_OBJECT")]
     pub bpf_object: Option<PathBuf>,
-    /// Attach programs by clsact even where the kernel has tcx
-    #[arg(long)]
-    pub force_clsact: bool,
+    /// How programs are attached to devices; auto is tcx where the kernel has it (Linux 6.6), else clsact
+    #[arg(long, value_name = "HOOK", default_value = "auto", value_parser = parse_hook)]
+    pub attach: HookChoice,
+    /// Room in a map, in entries, e.g. OX_RULES=2000000; repeatable. Maps: OX_RULES, OX_RULES_WIDE, OX_BLOCKS, OX_TUPLES,
+    /// OX_TABLES, OX_LFLOWS, OX_VIFS, OX_PORTS, OX_GUARDS, OX_DATAPATHS, OX_GROUPS, OX_CHASSIS, OX_PEERS, OX_FDB, OX_VERDICTS,
+    /// OX_DENIED
+    #[arg(long, value_name = "MAP=N", value_parser = parse_map_size)]
+    pub map_size: Vec<(String, u32)>,
     /// Do everything but program the kernel: no packet is forwarded
     #[arg(long)]
     pub no_dataplane: bool,
@@ -80,6 +86,22 @@ pub struct Options {
     /// Process, logging and TLS.
     #[command(flatten)]
     pub daemon: DaemonOptions,
+}
+
+fn parse_hook(text: &str) -> Result<HookChoice, String> {
+    match text {
+        "auto" => Ok(HookChoice::Auto),
+        "tcx" => Ok(HookChoice::Tcx),
+        "clsact" => Ok(HookChoice::Clsact),
+        _ => Err("it is auto, tcx or clsact".to_owned()),
+    }
+}
+
+fn parse_map_size(text: &str) -> Result<(String, u32), String> {
+    let (map, entries) = text.split_once('=').ok_or("it is MAP=N")?;
+    let entries = entries.parse().map_err(|_| format!("\"{entries}\" is not a number of entries"))?;
+    Sizes::default().choose(map, entries).map_err(|error| error.to_string())?;
+    Ok((map.to_owned(), entries))
 }
 
 /// Runs the daemon to its end. To be called before any thread was started.
@@ -101,10 +123,10 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
     coverage::register(&[&LFLOW_RUN, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
     let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
     let missing = missing_capabilities();
-    let kernel = Kernel::open().with_context(|| match missing.is_empty() {
-        true => "cannot talk to the kernel".to_owned(),
-        false => missing.join("; "),
-    })?;
+    if !missing.is_empty() && !options.no_dataplane {
+        anyhow::bail!("{}: run oxbow-node as root, or give it these capabilities", missing.join("; "));
+    }
+    let kernel = Kernel::open().context("cannot talk to the kernel")?;
     let settings = Settings {
         identity: Identity { option: options.chassis.clone(), file: override_file(&daemon.dirs.ovn_sysconf) },
         host_name: host_name(),
@@ -143,11 +165,15 @@ fn opener(options: &Options) -> Opener {
         tracing::warn!(target: "main", "--no-dataplane: no packet will be forwarded");
         return Box::new(|_| Ok(Box::<Fake>::default() as Box<dyn Dataplane>));
     }
-    let location = Location {
-        object: options.bpf_object.clone(),
-        bpffs: options.bpffs.clone(),
-        force_clsact: options.force_clsact,
-    };
+    let mut sizes = Sizes::default();
+    for (map, entries) in &options.map_size {
+        if let Err(error) = sizes.choose(map, *entries) {
+            // The command line was read with the same check.
+            tracing::error!(target: "main", "--map-size: {error}");
+        }
+    }
+    let location =
+        Location { object: options.bpf_object.clone(), bpffs: options.bpffs.clone(), hook: options.attach, sizes };
     Box::new(move |system_id| -> Result<Box<dyn Dataplane>, DataplaneError> {
         Ok(Box::new(Ebpf::open(&location, system_id)?) as Box<dyn Dataplane>)
     })
@@ -486,7 +512,7 @@ impl Node {
                 let configured = self.sb.as_ref().map(|sb| sb.remote.as_str());
                 let remote = status.as_ref().and_then(|status| status.remote.as_deref()).or(configured);
                 let error = status.as_ref().and_then(|status| status.last_error.as_deref()).filter(|_| !synchronized);
-                self.engine.status_text(connection, remote, error)
+                self.engine.status_text(&self.ovs_remote, connection, remote, error)
             }
             Command::Recompute => {
                 self.engine.recompute();
@@ -577,6 +603,19 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn map_sizes_are_read_and_the_help_names_every_map() {
+        assert_eq!(parse_map_size("OX_RULES=64"), Ok(("OX_RULES".to_owned(), 64)));
+        for (text, complaint) in [("OX_RULES", "MAP=N"), ("OX_RULES=x", "\"x\""), ("OX_R=64", "no map OX_R ")] {
+            let error = parse_map_size(text).expect_err(text);
+            assert!(error.contains(complaint), "{error}");
+        }
+        let help = <Options as clap::CommandFactory>::command().render_long_help().to_string();
+        for map in oxbow_backend_bpf::kernel::MAPS {
+            assert!(help.contains(map), "{map} in {help}");
+        }
+    }
 
     #[test]
     fn a_missing_privilege_is_named() {

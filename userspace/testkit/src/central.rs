@@ -100,6 +100,16 @@ impl Central {
         &self.sb
     }
 
+    /// The NB server, to be stopped and started.
+    pub fn nb_mut(&mut self) -> &mut OvsdbServer {
+        &mut self.nb
+    }
+
+    /// The SB server, to be stopped and started.
+    pub fn sb_mut(&mut self) -> &mut OvsdbServer {
+        &mut self.sb
+    }
+
     /// An error with the log's end if a daemon has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         self.nb.process().check_alive()?;

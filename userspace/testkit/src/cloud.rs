@@ -23,6 +23,7 @@ pub struct CloudBuilder {
     nodes: Vec<Node>,
     ipv6_underlay: bool,
     encap: String,
+    node_arguments: Vec<String>,
 }
 
 impl CloudBuilder {
@@ -47,6 +48,12 @@ impl CloudBuilder {
     /// What `ovn-encap-type` says; `geneve` unless said.
     pub fn encap(mut self, encap: &str) -> Self {
         self.encap = encap.to_owned();
+        self
+    }
+
+    /// Gives every `oxbow-node` these arguments too.
+    pub fn node_arguments(mut self, arguments: &[&str]) -> Self {
+        self.node_arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         self
     }
 
@@ -130,7 +137,13 @@ pub struct Cloud {
 impl Cloud {
     /// A cloud to be configured: stock northd, no hypervisors, IPv4 underlay, Geneve.
     pub fn builder() -> CloudBuilder {
-        CloudBuilder { northd: Northd::Stock, nodes: Vec::new(), ipv6_underlay: false, encap: "geneve".to_owned() }
+        CloudBuilder {
+            northd: Northd::Stock,
+            nodes: Vec::new(),
+            ipv6_underlay: false,
+            encap: "geneve".to_owned(),
+            node_arguments: Vec::new(),
+        }
     }
 
     /// The databases and northd.
@@ -141,6 +154,26 @@ impl Cloud {
     /// Starts a northd of this kind (after [`Central::take_northd`] took the old one out).
     pub fn start_northd(&mut self, northd: Northd) -> Result<()> {
         self.central.start_northd(&self.ns, northd)
+    }
+
+    /// Kills the SB server as a crash would.
+    pub fn stop_southbound(&mut self) -> Result<()> {
+        self.central.sb_mut().stop()
+    }
+
+    /// Starts it again.
+    pub fn start_southbound(&mut self) -> Result<()> {
+        self.central.sb_mut().start_again(Some(&self.ns))
+    }
+
+    /// Kills the NB server as a crash would.
+    pub fn stop_northbound(&mut self) -> Result<()> {
+        self.central.nb_mut().stop()
+    }
+
+    /// Starts it again.
+    pub fn start_northbound(&mut self) -> Result<()> {
+        self.central.nb_mut().start_again(Some(&self.ns))
     }
 
     /// The namespace of the databases and of the fabric between the hypervisors.
@@ -186,6 +219,7 @@ impl Cloud {
             address: self.builder.address(host),
             prefix: self.builder.prefix(),
             encap: self.builder.encap.clone(),
+            node_arguments: self.builder.node_arguments.clone(),
         };
         let hypervisor = Hypervisor::start(ns, &name, node, site, &self.dir.path().join(&name))?;
         self.hypervisors.push(hypervisor);

@@ -34,6 +34,8 @@ pub struct Site {
     pub prefix: u8,
     /// `geneve`, `vxlan` or a comma-separated list, as `ovn-encap-type` takes it.
     pub encap: String,
+    /// More arguments for `oxbow-node`.
+    pub node_arguments: Vec<String>,
 }
 
 /// A running hypervisor.
@@ -136,13 +138,7 @@ impl Hypervisor {
                 command.arg(self.ovsdb.remote()).arg("--no-chdir");
                 command
             }
-            Node::Oxbow => {
-                let mut command = self.daemon(artifacts::binary("oxbow-node")?);
-                command.arg(self.ovsdb.remote()).arg("--no-chdir");
-                command.arg(format!("--unixctl={}", self.control("node").display()));
-                command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
-                command
-            }
+            Node::Oxbow => self.node_command()?,
         };
         let process = self.ns.spawn(&format!("controller of {}", self.name), command, &self.log("controller"))?;
         self.controller = Some(process);
@@ -155,6 +151,40 @@ impl Hypervisor {
                 format!("bridges: {bridges:?}\n{log}")
             }))
         })
+    }
+
+    /// The command line of this hypervisor's `oxbow-node`.
+    ///
+    /// # Errors
+    ///
+    /// When it or the eBPF object is not built.
+    pub fn node_command(&self) -> Result<Command> {
+        let mut command = self.daemon(artifacts::binary("oxbow-node")?);
+        command.arg(self.ovsdb.remote()).arg("--no-chdir");
+        command.arg(format!("--unixctl={}", self.control("node").display()));
+        command.args(&self.site.node_arguments);
+        command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
+        Ok(command)
+    }
+
+    /// Changes what `oxbow-node` is given when it is started the next time.
+    pub fn set_node_arguments(&mut self, arguments: &[&str]) {
+        self.site.node_arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
+    /// Everything that the controller said so far, in this and former runs.
+    pub fn controller_log(&self) -> String {
+        crate::process::tail(&self.log("controller"), u64::MAX)
+    }
+
+    /// Kills the server of its Open_vSwitch database as a crash would.
+    pub fn stop_ovsdb(&mut self) -> Result<()> {
+        self.ovsdb.stop()
+    }
+
+    /// Starts it again.
+    pub fn start_ovsdb(&mut self) -> Result<()> {
+        self.ovsdb.start_again(Some(&self.ns))
     }
 
     /// A command with this hypervisor's directories instead of the system's.
@@ -288,7 +318,9 @@ impl Hypervisor {
                 }
             }
             Node::Oxbow => {
-                part("status", self.appctl("status"));
+                for command in ["status", "debug/problems", "debug/ports", "debug/dataplane", "drops"] {
+                    part(command, self.appctl(command));
+                }
                 part("tc filter", self.ns.run("sh", &["-c", TC_FILTERS]));
             }
         }

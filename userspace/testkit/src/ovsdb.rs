@@ -1,10 +1,12 @@
 //! Real `ovsdb-server` processes in temporary directories.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::artifacts::require_program;
@@ -91,31 +93,41 @@ impl<'a> OvsdbServerBuilder<'a> {
         }
         let socket = dir.join(format!("{}.sock", self.name));
         let control = dir.join(format!("{}.ctl", self.name));
-        let mut command = Command::new(require_program("ovsdb-server")?);
-        command.args(&files);
-        command.arg(format!("--remote=punix:{}", socket.display()));
-        command.args(self.remotes.iter().map(|remote| format!("--remote={remote}")));
-        command.arg(format!("--unixctl={}", control.display())).arg("--no-chdir").args(&self.arguments);
+        let mut arguments: Vec<OsString> = files.iter().map(|file| file.clone().into_os_string()).collect();
+        arguments.push(format!("--remote=punix:{}", socket.display()).into());
+        arguments.extend(self.remotes.iter().map(|remote| format!("--remote={remote}").into()));
+        arguments.push(format!("--unixctl={}", control.display()).into());
+        arguments.push("--no-chdir".into());
+        arguments.extend(self.arguments.into_iter().map(OsString::from));
         let log = dir.join(format!("{}.log", self.name));
-        let mut process = match self.namespace {
-            Some(namespace) => namespace.spawn(&self.name, command, &log)?,
-            None => Process::start(&self.name, command, &log, process::start_from_host)?,
-        };
-        wait_until(&format!("{} to listen", self.name), PATIENCE, || {
-            process.check_alive()?;
-            Ok(match UnixStream::connect(&socket) {
-                Ok(_) => Look::Held(()),
-                Err(error) => Look::NotYet(format!("{}: {error}\n{}", socket.display(), process.log_tail(1000))),
-            })
-        })?;
-        Ok(OvsdbServer { process, socket, control, files, _own_dir: own_dir })
+        let process = serve(&self.name, &arguments, &log, &socket, self.namespace)?;
+        Ok(OvsdbServer { process, arguments, socket, control, files, _own_dir: own_dir })
     }
+}
+
+/// Starts the server and waits until it listens.
+fn serve(name: &str, arguments: &[OsString], log: &Path, socket: &Path, ns: Option<&Netns>) -> Result<Process> {
+    let mut command = Command::new(require_program("ovsdb-server")?);
+    command.args(arguments);
+    let mut process = match ns {
+        Some(ns) => ns.spawn(name, command, log)?,
+        None => Process::start(name, command, log, process::start_from_host)?,
+    };
+    wait_until(&format!("{name} to listen"), PATIENCE, || {
+        process.check_alive()?;
+        Ok(match UnixStream::connect(socket) {
+            Ok(_) => Look::Held(()),
+            Err(error) => Look::NotYet(format!("{}: {error}\n{}", socket.display(), process.log_tail(1000))),
+        })
+    })?;
+    Ok(process)
 }
 
 /// A running `ovsdb-server`, killed when dropped.
 #[derive(Debug)]
 pub struct OvsdbServer {
     process: Process,
+    arguments: Vec<OsString>,
     socket: PathBuf,
     control: PathBuf,
     files: Vec<PathBuf>,
@@ -180,6 +192,19 @@ impl OvsdbServer {
     /// The server's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Kills the server as a crash would; its files stay. [`OvsdbServer::start_again`] serves them again.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait_end(PATIENCE).map(|_| ())
+    }
+
+    /// Starts the server that was stopped, in the namespace that it was in.
+    pub fn start_again(&mut self, namespace: Option<&Netns>) -> Result<()> {
+        let (name, log) = (self.process.name().to_owned(), self.process.log().to_owned());
+        self.process = serve(&name, &self.arguments, &log, &self.socket, namespace)?;
+        Ok(())
     }
 
     /// Sends a command to the server's control socket and returns the answer.

@@ -1,14 +1,19 @@
 //! Asking whether packets get from one namespace to another.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use nix::sys::signal::Signal;
+
 use crate::netns::Netns;
+use crate::process::Process;
 use crate::wait::{Look, PATIENCE, wait_until};
 
 /// How long one echo request may take; the whole of [`ping`] has [`PATIENCE`].
@@ -47,6 +52,57 @@ pub fn received(ping_said: &str) -> Result<u32> {
         before.trim_end_matches(" packets").rsplit(' ').next()?.parse().ok()
     });
     received.with_context(|| format!("ping said:\n{ping_said}"))
+}
+
+/// Echo requests every 5 ms until [`PingStream::finish`].
+#[derive(Debug)]
+pub struct PingStream {
+    process: Process,
+    what: String,
+}
+
+impl PingStream {
+    /// Starts it and waits for the first answer. `log` is a new file for what `ping` says.
+    pub fn start(from: &Netns, to: &str, log: &Path) -> Result<Self> {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-i", "0.005", to]);
+        let process = from.spawn("ping", command, log)?;
+        let stream = Self { process, what: format!("pings from {} to {to}", from.name()) };
+        stream.wait_for(1)?;
+        Ok(stream)
+    }
+
+    /// Waits until `count` more echo requests have been answered.
+    pub fn wait_for(&self, count: usize) -> Result<()> {
+        let before = self.answered()?.len();
+        wait_until(&format!("{count} more answered {}", self.what), PATIENCE, || {
+            let answered = self.answered()?.len();
+            Ok(Look::when(answered >= before + count, || format!("{} since", answered - before)))
+        })
+    }
+
+    /// The sequence numbers that were answered so far.
+    fn answered(&self) -> Result<BTreeSet<u32>> {
+        let text = std::fs::read_to_string(self.process.log())?;
+        let numbers = text.lines().filter(|line| line.contains("time="));
+        Ok(numbers.filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()).collect())
+    }
+
+    /// Ends it and returns how many were answered.
+    ///
+    /// # Errors
+    ///
+    /// When one before the last answered one was not: names them.
+    pub fn finish(mut self) -> Result<usize> {
+        self.process.signal(Signal::SIGINT)?;
+        self.process.wait_end(PATIENCE)?;
+        let answered = self.answered()?;
+        let last = answered.last().copied().unwrap_or(0);
+        // The last request may have been on its way when the stream was ended.
+        let lost: Vec<u32> = (1..=last).filter(|number| !answered.contains(number)).collect();
+        ensure!(lost.is_empty(), "{}: {} of {last} were lost: {lost:?}", self.what, lost.len());
+        Ok(answered.len())
+    }
 }
 
 /// An error if any of three echo requests is answered.

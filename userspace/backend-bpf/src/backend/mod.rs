@@ -54,6 +54,16 @@ pub enum Consequence {
     TableClosed,
 }
 
+impl std::fmt::Display for Consequence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Drops => "matching packets dropped",
+            Self::LeftOut => "flow left out",
+            Self::TableClosed => "table closed",
+        })
+    }
+}
+
 /// A commit did not take place; the version in force is the one before, and the next commit tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {

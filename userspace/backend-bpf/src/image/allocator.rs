@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// An array map has no room left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("map {map} is full ({max} entries): raise its size (see `--help`, map sizes)")]
+#[error("map {map} is full ({max} entries): start oxbow-node with a larger --map-size {map}=N")]
 pub struct Exhausted {
     /// Name of the map.
     pub map: &'static str,
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!((indexes.take(), indexes.take()), (Ok(1), Ok(2)));
         assert_eq!(
             indexes.take().unwrap_err().to_string(),
-            "map OX_TABLES is full (3 entries): raise its size (see `--help`, map sizes)"
+            "map OX_TABLES is full (3 entries): start oxbow-node with a larger --map-size OX_TABLES=N"
         );
         indexes.release(1);
         assert_eq!((indexes.take(), indexes.used()), (Ok(1), 2));

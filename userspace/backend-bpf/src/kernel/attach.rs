@@ -49,6 +49,27 @@ pub enum Hook {
     Clsact,
 }
 
+/// Which hook to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HookChoice {
+    /// tcx where the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// tcx, or nothing.
+    Tcx,
+    /// clsact even where there is tcx.
+    Clsact,
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
 /// A device with one of our programs on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -124,6 +145,10 @@ impl Links {
         self.pins.links().join(format!("{ifindex}-{}", role.suffix()))
     }
 
+    fn mark(&self, ifindex: u32, role: Role) -> PathBuf {
+        self.pins.filters().join(format!("{ifindex}-{}", role.suffix()))
+    }
+
     pub(super) fn attached(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.values()
     }
@@ -146,7 +171,14 @@ impl Links {
                     self.new_link(program, &pin, name, role)?;
                 }
             }
-            Hook::Clsact => attach_clsact(program, name, role)?,
+            Hook::Clsact => {
+                // A filter leaves no pin by which a later daemon could know of it: an empty directory stands for it.
+                let mark = self.mark(ifindex, role);
+                if replace || !mark.exists() {
+                    attach_clsact(program, name, role)?;
+                    make_mark(&mark)?;
+                }
+            }
         }
         self.attached.insert((ifindex, role), attachment);
         Ok(())
@@ -208,20 +240,36 @@ impl Links {
         {
             detach_clsact(&attachment.name, role)?;
         }
-        Ok(())
+        remove_mark(&self.mark(ifindex, role))
     }
 
-    /// Detaches devices that an earlier daemon attached and nobody has asked for since.
+    /// Detaches devices that an earlier daemon attached and nobody has asked for since, and what it attached by the other hook to those
+    /// that somebody has. To be called when every device has its program by this hook.
     pub(super) fn detach_strays(&mut self) -> Result<Vec<String>, AttachError> {
         let mut removed = Vec::new();
         for (name, path) in list(&self.pins.links())? {
-            let wanted = self.attached.keys().any(|(ifindex, role)| format!("{ifindex}-{}", role.suffix()) == name);
-            if !wanted {
+            let wanted = self.wants(&name);
+            if !wanted || self.hook != Hook::Tcx {
                 remove_pin(&path)?;
-                removed.push(name);
             }
+            removed.extend((!wanted).then_some(name));
+        }
+        for (name, path) in list(&self.pins.filters())? {
+            let wanted = self.wants(&name);
+            if !wanted || self.hook != Hook::Clsact {
+                if let Some((device, role)) = device_of(&name) {
+                    detach_clsact(&device, role)?;
+                }
+                remove_mark(&path)?;
+            }
+            removed.extend((!wanted).then_some(name));
         }
         Ok(removed)
+    }
+
+    /// Whether a pin or mark of that name is for a device that is attached now.
+    fn wants(&self, name: &str) -> bool {
+        self.attached.keys().any(|(ifindex, role)| format!("{ifindex}-{}", role.suffix()) == name)
     }
 
     /// Detaches every pinned link at once.
@@ -230,7 +278,15 @@ impl Links {
         for (_, path) in list(&self.pins.links())? {
             remove_pin(&path)?;
         }
+        for (_, path) in list(&self.pins.filters())? {
+            remove_mark(&path)?;
+        }
         Ok(())
+    }
+
+    /// Whether a filter of ours may be on some device.
+    pub(super) fn has_filters(&self) -> Result<bool, AttachError> {
+        Ok(!list(&self.pins.filters())?.is_empty())
     }
 
     /// Removes our clsact filters from every device of this network namespace.
@@ -244,6 +300,30 @@ impl Links {
             }
         }
         Ok(())
+    }
+}
+
+/// The device, if it still exists, and the role that a pin or mark is named for.
+fn device_of(name: &str) -> Option<(String, Role)> {
+    let (ifindex, suffix) = name.split_once('-')?;
+    let role = [Role::Vif, Role::Underlay].into_iter().find(|role| role.suffix() == suffix)?;
+    let device = nix::net::if_::if_indextoname(ifindex.parse().ok()?).ok()?;
+    Some((device.to_string_lossy().into_owned(), role))
+}
+
+fn make_mark(mark: &Path) -> Result<(), AttachError> {
+    match fs::create_dir(mark) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(AttachError::Pin { path: mark.to_owned(), reason: e.to_string() }),
+    }
+}
+
+fn remove_mark(mark: &Path) -> Result<(), AttachError> {
+    match fs::remove_dir(mark) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(AttachError::Pin { path: mark.to_owned(), reason: e.to_string() }),
     }
 }
 

@@ -1,12 +1,13 @@
 //! One load of the programs with its maps.
 
-use super::attach::{AttachError, Attachment, Hook, Links, Role};
+use super::attach::{AttachError, Attachment, Hook, HookChoice, Links, Role};
 use super::counters::Counters;
 use super::events::Events;
 use super::generations::Generations;
 use super::grace::GracePeriod;
 use super::map::{HashTable, MapFailure, Slots};
 use super::pins::{Pins, PinsError};
+use super::sizes::Sizes;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use oxbow_abi::learning::{FDB_GENERATIONS, Fdb, FdbKey};
@@ -15,58 +16,7 @@ use oxbow_abi::rule::{NarrowKey, Rule, Table, Tuple, WideKey};
 use oxbow_abi::stats::State;
 use oxbow_abi::topology::{Chassis, Chunk, ChunkKey, Datapath, PeerKey, Port, PortKey, Vif, VifKey};
 use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
-use std::path::PathBuf;
-
-/// Entries of the verdict cache unless configured.
-pub const VERDICTS_DEFAULT: u32 = 131_072;
-
-/// Sizes of the maps, in entries. Hash maps without preallocation cost memory only for what they hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Rules with keys of up to 7 words (`OX_RULES`).
-    pub rules: u32,
-    /// Rules with wider keys (`OX_RULES_WIDE`).
-    pub wide_rules: u32,
-    /// Distinct action lists (`OX_BLOCKS`, 256 bytes each, allocated at start).
-    pub blocks: u32,
-    /// Tuples over all tables, two versions of each (`OX_TUPLES`, 88 bytes each, allocated at start).
-    pub tuples: u32,
-    /// Tables over all datapaths (`OX_TABLES`).
-    pub tables: u32,
-    /// Logical flows that can be counted (`OX_LFLOWS`, 16 bytes per CPU each).
-    pub lflows: u32,
-    /// Ports and datapaths over all (`OX_GUARDS`, `OX_PORTS`).
-    pub ports: u32,
-    /// Verdict cache (`OX_VERDICTS`).
-    pub verdicts: u32,
-    /// Cache of denied flows (`OX_DENIED`).
-    pub denied: u32,
-    /// MAC table (`OX_FDB`).
-    pub fdb: u32,
-    /// Chunks of multicast groups (`OX_GROUPS`).
-    pub chunks: u32,
-    /// Chassis (`OX_CHASSIS`, `OX_PEERS`).
-    pub chassis: u32,
-}
-
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            rules: 1 << 20,
-            wide_rules: 1 << 18,
-            blocks: 1 << 14,
-            tuples: 1 << 16,
-            tables: 1 << 15,
-            lflows: 1 << 17,
-            ports: 1 << 18,
-            verdicts: VERDICTS_DEFAULT,
-            denied: 1 << 14,
-            fdb: 1 << 17,
-            chunks: 1 << 16,
-            chassis: 1 << 12,
-        }
-    }
-}
+use std::path::{Path, PathBuf};
 
 /// What it takes to load.
 #[derive(Clone, Debug)]
@@ -79,8 +29,8 @@ pub struct Config {
     pub object: Vec<u8>,
     /// Map sizes.
     pub sizes: Sizes,
-    /// Attach by clsact even where tcx exists.
-    pub force_clsact: bool,
+    /// How programs are attached.
+    pub hook: HookChoice,
 }
 
 /// The programs could not be loaded.
@@ -113,6 +63,14 @@ pub enum LoadError {
     /// A privilege is missing.
     #[error("loading eBPF programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root ({0})")]
     Privilege(#[source] Box<EbpfError>),
+    /// A hook was asked for by name that this kernel does not have.
+    #[error(
+        "this kernel ({release}) has no tcx, which came with Linux 6.6: start with --attach=auto or --attach=clsact"
+    )]
+    NoTcx {
+        /// Release of the kernel.
+        release: String,
+    },
     /// The maps for grace periods could not be made.
     #[error("cannot make the grace period maps: {0}")]
     Grace(#[source] std::io::Error),
@@ -164,6 +122,7 @@ pub struct Instance {
     directory: PathBuf,
     active: bool,
     hook: Hook,
+    why: String,
     /// The maps that commits write.
     pub maps: Maps,
     /// Counters.
@@ -176,10 +135,11 @@ pub struct Instance {
 impl Instance {
     /// Loads the object beside whatever an earlier daemon left. Nothing changes for a device until [`Instance::activate`].
     pub fn load(config: &Config) -> Result<Self, LoadError> {
+        let release_text = kernel_release();
+        let release = release_numbers(&release_text);
+        let (hook, why) = choose_hook(config.hook, &release_text)?;
         let pins = Pins::open(&config.bpffs, &config.system_id)?;
         let directory = pins.new_instance()?;
-        let release = kernel_release();
-        let hook = if config.force_clsact || release < (6, 6) { Hook::Clsact } else { Hook::Tcx };
         let sizes = &config.sizes;
         let mut loader = EbpfLoader::new();
         // adjust_room's DECAP_L3 flags exist since 6.3; asked for on an older kernel they fail per packet, not at load.
@@ -188,6 +148,8 @@ impl Instance {
             .default_map_pin_directory(&directory)
             .override_global("OX_DECAP_L3", &decap_flags, true)
             .map_pin_path("OX_FDB", pins.state().join("OX_FDB"))
+            .map_max_entries("OX_VIFS", sizes.vifs)
+            .map_max_entries("OX_DATAPATHS", sizes.datapaths)
             .map_max_entries("OX_RULES", sizes.rules)
             .map_max_entries("OX_RULES_WIDE", sizes.wide_rules)
             .map_max_entries("OX_BLOCKS", sizes.blocks)
@@ -202,17 +164,20 @@ impl Instance {
             .map_max_entries("OX_FDB_GENERATIONS", FDB_GENERATIONS)
             .map_max_entries("OX_GROUPS", sizes.chunks)
             .map_max_entries("OX_CHASSIS", sizes.chassis)
-            .map_max_entries("OX_PEERS", sizes.chassis);
+            .map_max_entries("OX_PEERS", sizes.chassis.saturating_mul(2));
         let loaded = loader.load(&config.object).map_err(|e| {
             if is_privilege(&e) { LoadError::Privilege(Box::new(e)) } else { LoadError::Object(Box::new(e)) }
         });
-        let mut ebpf = match loaded {
-            Ok(ebpf) => ebpf,
-            Err(error) => {
-                super::pins::remove_tree(&directory)?;
-                return Err(error);
-            }
-        };
+        let made = loaded.and_then(|ebpf| Self::assemble(ebpf, &pins, &directory, hook, why));
+        if made.is_err() {
+            // What was pinned so far belongs to nobody.
+            super::pins::remove_tree(&directory)?;
+        }
+        made
+    }
+
+    /// Loads the programs of a parsed object and takes its maps over.
+    fn assemble(mut ebpf: Ebpf, pins: &Pins, directory: &Path, hook: Hook, why: String) -> Result<Self, LoadError> {
         for role in [Role::Vif, Role::Underlay] {
             let program = role.program();
             classifier(&mut ebpf, role)
@@ -245,10 +210,11 @@ impl Instance {
         Ok(Self {
             ebpf,
             links: Links::new(pins.clone(), hook),
-            pins,
-            directory,
+            pins: pins.clone(),
+            directory: directory.to_owned(),
             active: false,
             hook,
+            why,
             maps,
             counters,
             grace,
@@ -264,6 +230,11 @@ impl Instance {
     /// How programs are attached on this kernel.
     pub const fn hook(&self) -> Hook {
         self.hook
+    }
+
+    /// Why it is that hook, in words.
+    pub fn hook_reason(&self) -> &str {
+        &self.why
     }
 
     /// Attaches the program for `role`. On a device that an earlier daemon still serves nothing changes until [`Instance::activate`];
@@ -313,8 +284,9 @@ impl Instance {
 
     /// Removes every link, program and map of this hypervisor, of other layouts too. Devices pass frames to the host's stack again.
     pub fn remove_everything(mut self) -> Result<(), AttachError> {
+        let has_filters = self.links.has_filters()?;
         self.links.detach_all()?;
-        if self.hook == Hook::Clsact {
+        if has_filters || self.hook == Hook::Clsact {
             Links::detach_clsact_everywhere()?;
         }
         self.pins.remove_all()?;
@@ -339,10 +311,51 @@ fn is_privilege(error: &EbpfError) -> bool {
     false
 }
 
-/// Major and minor number of the running kernel; (0, 0) when it does not say, which selects the oldest behaviour.
-fn kernel_release() -> (u32, u32) {
-    let Ok(name) = nix::sys::utsname::uname() else { return (0, 0) };
-    let release = name.release().to_string_lossy().into_owned();
+/// Release of the running kernel; empty when it does not say, which selects the oldest behaviour.
+fn kernel_release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Major and minor number of a release.
+fn release_numbers(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The first release with tcx.
+const TCX_SINCE: (u32, u32) = (6, 6);
+
+fn choose_hook(choice: HookChoice, release: &str) -> Result<(Hook, String), LoadError> {
+    let has_tcx = release_numbers(release) >= TCX_SINCE;
+    match (choice, has_tcx) {
+        (HookChoice::Clsact, _) => Ok((Hook::Clsact, "--attach=clsact".to_owned())),
+        (HookChoice::Auto, false) => {
+            Ok((Hook::Clsact, format!("kernel {release} has no tcx, which came with Linux 6.6")))
+        }
+        (HookChoice::Auto, true) => Ok((Hook::Tcx, format!("kernel {release} has it"))),
+        (HookChoice::Tcx, true) => Ok((Hook::Tcx, "--attach=tcx".to_owned())),
+        (HookChoice::Tcx, false) => Err(LoadError::NoTcx { release: release.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_gets_clsact_and_says_why() {
+        let (hook, why) = choose_hook(HookChoice::Auto, "6.1.0-32-amd64").unwrap();
+        assert_eq!(hook, Hook::Clsact);
+        assert!(why.contains("6.1.0-32-amd64") && why.contains("tcx") && why.contains("6.6"), "{why}");
+        assert_eq!(choose_hook(HookChoice::Auto, "6.12.1").unwrap().0, Hook::Tcx);
+        assert_eq!(choose_hook(HookChoice::Clsact, "6.12.1").unwrap().0, Hook::Clsact);
+        // What cannot be told is taken for old.
+        assert_eq!(choose_hook(HookChoice::Auto, "").unwrap().0, Hook::Clsact);
+    }
+
+    #[test]
+    fn tcx_by_name_on_an_old_kernel_is_refused_with_the_way_out() {
+        let error = choose_hook(HookChoice::Tcx, "6.1.0").unwrap_err().to_string();
+        assert!(error.contains("6.1.0") && error.contains("--attach=clsact"), "{error}");
+    }
 }

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[derive(Debug, thiserror::Error)]
 pub enum MapFailure {
     /// No room: the map's size is a setting, the message names it.
-    #[error("map {map} is full ({max} entries): raise its size (see `--help`, map sizes)")]
+    #[error("map {map} is full ({max} entries): start oxbow-node with a larger --map-size {map}=N")]
     Full {
         /// Name of the map.
         map: &'static str,
@@ -47,6 +47,16 @@ pub enum MapFailure {
     },
 }
 
+/// Why a map of the object is not the one that this code writes.
+fn unusable(map: &'static str, source: MapError) -> MapFailure {
+    match source {
+        MapError::InvalidMapType { .. } | MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. } => {
+            MapFailure::Missing { map }
+        }
+        source => MapFailure::Map { map, source },
+    }
+}
+
 fn failure(map: &'static str, max: u32, source: MapError) -> MapFailure {
     let full = match &source {
         MapError::SyscallError(error) => {
@@ -73,8 +83,7 @@ impl<K: Value, V: Value> HashTable<K, V> {
     /// Takes the map of that name out of a loaded object.
     pub fn take(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<Self, MapFailure> {
         let map = ebpf.take_map(name).ok_or(MapFailure::Missing { map: name })?;
-        let map = HashMap::<MapData, Plain<K>, Plain<V>>::try_from(map)
-            .map_err(|source| MapFailure::Map { map: name, source })?;
+        let map = HashMap::<MapData, Plain<K>, Plain<V>>::try_from(map).map_err(|source| unusable(name, source))?;
         let max = max_entries(map_data_fd(&map));
         Ok(Self { name, max, map })
     }
@@ -147,7 +156,7 @@ impl<V: Value> Slots<V> {
     /// Takes the map of that name out of a loaded object.
     pub fn take(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<Self, MapFailure> {
         let map = ebpf.take_map(name).ok_or(MapFailure::Missing { map: name })?;
-        let map = Array::<MapData, Plain<V>>::try_from(map).map_err(|source| MapFailure::Map { map: name, source })?;
+        let map = Array::<MapData, Plain<V>>::try_from(map).map_err(|source| unusable(name, source))?;
         let max = map.len();
         Ok(Self { name, max, map })
     }

@@ -8,12 +8,14 @@ mod grace;
 mod instance;
 mod map;
 mod pins;
+mod sizes;
 
-pub use attach::{AttachError, Attachment, Hook, Role};
+pub use attach::{AttachError, Attachment, Hook, HookChoice, Role};
 pub use counters::{Counters, DropCount};
 pub use events::{Event, Events};
 pub use generations::Generations;
 pub use grace::GracePeriod;
-pub use instance::{Config, Instance, LoadError, Maps, Sizes, VERDICTS_DEFAULT};
+pub use instance::{Config, Instance, LoadError, Maps};
 pub use map::{HashTable, MapFailure, Slots, Value};
-pub use pins::{Pins, PinsError};
+pub use pins::{Pins, PinsError, is_private};
+pub use sizes::{MAPS, SizeError, Sizes, VERDICTS_DEFAULT};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! links/<ifindex>-vif, links/<ifindex>-underlay   tcx links: what keeps forwarding when the daemon is gone
+//! filters/<ifindex>-vif, …                        empty directories: a clsact filter of ours is on that device
 //! state/OX_FDB                                    state that outlives an instance
 //! instance-<n>/OX_…                               the maps of one load of the programs
 //! ```
@@ -13,14 +14,23 @@
 use nix::sys::statfs::{FsType, statfs};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The pin directory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinsError {
     /// The mount point is not a bpffs.
-    #[error("{path} is not a bpf file system: run `mount -t bpf bpf {path}` or name another one (--bpffs)")]
+    #[error(
+        "{path} is not a bpf file system: run `mount -t bpf bpf {path}` or name another one (--bpffs); inside `ip netns exec` /sys is mounted anew and has none: enter by `nsenter --net=` instead"
+    )]
     NotBpffs {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The mount point is not there.
+    #[error("there is no {path}, where the bpf file system should be mounted: name another mount point (--bpffs)")]
+    Absent {
         /// The path.
         path: PathBuf,
     },
@@ -51,10 +61,9 @@ pub struct Pins {
 impl Pins {
     /// Names the directory; makes it when missing. `bpffs` must be a mounted bpf file system.
     pub fn open(bpffs: &Path, system_id: &str) -> Result<Self, PinsError> {
-        let kind = statfs(bpffs).map_err(|e| PinsError::File {
-            what: "cannot look at",
-            path: bpffs.into(),
-            source: e.into(),
+        let kind = statfs(bpffs).map_err(|e| match e {
+            nix::errno::Errno::ENOENT => PinsError::Absent { path: bpffs.into() },
+            e => PinsError::File { what: "cannot look at", path: bpffs.into(), source: e.into() },
         })?;
         if kind.filesystem_type() != BPF_FS_MAGIC {
             return Err(PinsError::NotBpffs { path: bpffs.into() });
@@ -63,7 +72,7 @@ impl Pins {
         let system = root.join(escape(system_id));
         let layout = system.join(oxbow_abi::LAYOUT.to_string());
         let pins = Self { root, system, layout };
-        for dir in [pins.links(), pins.state()] {
+        for dir in [pins.links(), pins.filters(), pins.state()] {
             fs::create_dir_all(&dir).map_err(|source| PinsError::File { what: "cannot make", path: dir, source })?;
         }
         Ok(pins)
@@ -72,6 +81,26 @@ impl Pins {
     /// Directory of the links.
     pub fn links(&self) -> PathBuf {
         self.layout.join("links")
+    }
+
+    /// Directory of the marks of devices with a filter, on kernels without tcx.
+    pub fn filters(&self) -> PathBuf {
+        self.layout.join("filters")
+    }
+
+    /// Interface indexes of the VIFs that a daemon before this one attached, whose policy is still in force: none without an instance.
+    pub fn inherited_vifs(&self) -> Result<Vec<u32>, PinsError> {
+        if self.instances()?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut all = Vec::new();
+        for directory in [self.links(), self.filters()] {
+            let names = list(&directory)?;
+            all.extend(names.iter().filter_map(|(name, _)| name.strip_suffix("-vif")?.parse::<u32>().ok()));
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
     }
 
     /// Directory of the state that outlives an instance.
@@ -131,6 +160,18 @@ impl Pins {
             Err(source) => Err(PinsError::File { what: "cannot remove", path: self.root.clone(), source }),
         }
     }
+}
+
+/// Whether the bpf file system is another one than the host's at the same place: then it belongs to this mount namespace, and its pins
+/// die with it. The host is what process 1 sees or, where that may not be looked at, what our parent sees. `None` = neither can be told.
+pub fn is_private(bpffs: &Path) -> Option<bool> {
+    let here = fs::metadata(bpffs).ok()?;
+    let below_root = bpffs.strip_prefix("/").ok()?;
+    let others = [1, std::os::unix::process::parent_id()].map(|pid| PathBuf::from(format!("/proc/{pid}/root")));
+    let root = others.iter().find(|root| fs::metadata(root).is_ok())?;
+    // Nothing mounted there, or another file system of any kind: not ours.
+    let host = fs::metadata(root.join(below_root)).ok();
+    Some(host.is_none_or(|host| host.dev() != here.dev()))
 }
 
 /// Entries of a directory; a missing one has none.

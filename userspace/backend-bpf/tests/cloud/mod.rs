@@ -1,6 +1,6 @@
 //! A small program put together by hand: one logical switch, rules and ports as a test needs them.
 
-use oxbow_backend_bpf::kernel::{Config, Sizes};
+use oxbow_backend_bpf::kernel::{Config, HookChoice, Sizes};
 use oxbow_pipeline::ir::{
     Act, Alternatives, Changes, Datapath, DatapathKey, Dim, Field, LflowId, Location, LogicalPort, Masked, Pipeline,
     PortKey, PortKind, Program, Rule, RuleId, Slice, Stages, TableId,
@@ -19,13 +19,15 @@ pub(crate) fn config(bpffs: &Path, sizes: Sizes) -> Config {
         system_id: "hv1.test".into(),
         object: std::fs::read(path).unwrap(),
         sizes,
-        force_clsact: false,
+        hook: HookChoice::Auto,
     }
 }
 
 /// Map sizes small enough for many tests at once.
 pub(crate) fn small() -> Sizes {
     Sizes {
+        vifs: 1 << 10,
+        datapaths: 1 << 10,
         rules: 4096,
         wide_rules: 1024,
         blocks: 512,

@@ -6,7 +6,7 @@ use oxbow_abi::topology::{
     Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
 };
 use oxbow_backend_bpf::kernel::{
-    AttachError, Config, Event as KernelEvent, Events, Hook, LoadError, Pins, Role, Sizes,
+    AttachError, Config, Event as KernelEvent, Events, HookChoice, LoadError, Pins, Role, Sizes, is_private,
 };
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
 use oxbow_pipeline::ir::{Changes, ChassisId, Program};
@@ -25,8 +25,10 @@ pub struct Location {
     pub object: Option<PathBuf>,
     /// Mount point of the bpf file system.
     pub bpffs: PathBuf,
-    /// Attach by clsact even where tcx exists.
-    pub force_clsact: bool,
+    /// How programs are attached.
+    pub hook: HookChoice,
+    /// Sizes of the maps.
+    pub sizes: Sizes,
 }
 
 /// The backend.
@@ -44,27 +46,27 @@ impl Ebpf {
     /// # Errors
     /// What is missing, in words: the object, a privilege, the bpf file system.
     pub fn open(location: &Location, system_id: &str) -> Result<Self, DataplaneError> {
-        let object = read_object(location.object.as_deref())?;
+        let (path, object) = read_object(location.object.as_deref())?;
         // Before our own load makes another instance: does a former process' policy serve these devices?
-        let (had_instance, mut inherited) = inherited(&location.bpffs, system_id);
+        let inherited = inherited(&location.bpffs, system_id);
         let config = Config {
             bpffs: location.bpffs.clone(),
             system_id: system_id.to_owned(),
             object,
-            sizes: Sizes::default(),
-            force_clsact: location.force_clsact,
+            sizes: location.sizes.clone(),
+            hook: location.hook,
         };
         // Drops are counted by reason and by flow; an event for each would crowd out those of learned addresses.
         let limits = Limits { drop_events: false, ..Limits::default() };
-        let mut backend = Backend::open(&config, limits).map_err(|error| load_error(&error))?;
-        if backend.instance().hook() == Hook::Clsact {
-            tracing::info!(target: "dataplane", "this kernel has no tcx (Linux 6.6): programs are attached by clsact");
-            if had_instance {
-                // Filters leave no pins: whatever is here since before may have one. It is believed only of ports that both
-                // databases call installed.
-                inherited = present_devices();
-            }
-        }
+        let mut backend = Backend::open(&config, limits).map_err(|error| load_error(&path, &error))?;
+        let instance = backend.instance();
+        tracing::info!(
+            target: "dataplane",
+            "programs of {} are attached by {} ({})",
+            path.display(),
+            instance.hook(),
+            instance.hook_reason()
+        );
         let events = backend.instance().take_events();
         Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false })
     }
@@ -80,7 +82,7 @@ impl Ebpf {
     }
 }
 
-fn read_object(named: Option<&Path>) -> Result<Vec<u8>, DataplaneError> {
+fn read_object(named: Option<&Path>) -> Result<(PathBuf, Vec<u8>), DataplaneError> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(OBJECT)));
     let candidates: Vec<PathBuf> = match named {
         Some(path) => vec![path.to_owned()],
@@ -88,7 +90,7 @@ fn read_object(named: Option<&Path>) -> Result<Vec<u8>, DataplaneError> {
     };
     for path in &candidates {
         match std::fs::read(path) {
-            Ok(bytes) => return Ok(bytes),
+            Ok(bytes) => return Ok((path.clone(), bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(DataplaneError::Other(format!("cannot read the eBPF object {}: {error}", path.display())));
@@ -105,36 +107,21 @@ fn read_object(named: Option<&Path>) -> Result<Vec<u8>, DataplaneError> {
 /// File name of the object.
 const OBJECT: &str = "oxbow-datapath.o";
 
-/// Whether a former process of ours left a policy in the kernel, and the devices whose pinned links it left.
-fn inherited(bpffs: &Path, system_id: &str) -> (bool, Vec<u32>) {
-    let Ok(pins) = Pins::open(bpffs, system_id) else { return (false, Vec::new()) };
-    if pins.instances().map_or(0, |instances| instances.len()) == 0 {
-        return (false, Vec::new());
-    }
-    let Ok(entries) = std::fs::read_dir(pins.links()) else { return (true, Vec::new()) };
-    let devices =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix("-vif")?.parse().ok()).collect();
-    (true, devices)
-}
-
-fn present_devices() -> Vec<u32> {
-    nix::net::if_::if_nameindex().map_or_else(|_| Vec::new(), |all| all.iter().map(|device| device.index()).collect())
-}
-
 /// What is wrong with the place of the pins: a bpf file system that only this mount namespace sees takes them along when it ends.
 pub fn private_bpffs(bpffs: &Path) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let ours = std::fs::metadata(bpffs).ok()?.dev();
-    // Not being allowed to look means not knowing.
-    let theirs =
-        std::fs::metadata(Path::new("/proc/1/root").join(bpffs.strip_prefix("/").unwrap_or(bpffs))).ok()?.dev();
-    (ours != theirs).then(|| {
+    // Not being able to look means not knowing.
+    (is_private(bpffs) == Some(true)).then(|| {
         format!(
             "{} is not the host's: it belongs to this mount namespace (as inside `ip netns exec`), and pins die with it; \
              enter namespaces by nsenter --net",
             bpffs.display()
         )
     })
+}
+
+fn inherited(bpffs: &Path, system_id: &str) -> Vec<u32> {
+    // What keeps the pins from being read keeps the instance from being loaded too: that is reported there.
+    Pins::open(bpffs, system_id).and_then(|pins| pins.inherited_vifs()).unwrap_or_default()
 }
 
 /// An error with the errors that caused it.
@@ -151,8 +138,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn load_error(error: &LoadError) -> DataplaneError {
-    DataplaneError::Other(chain(error))
+/// Why the object could not be loaded, with its name where it is to blame.
+fn load_error(object: &Path, error: &LoadError) -> DataplaneError {
+    let object = object.display();
+    DataplaneError::Other(match error {
+        LoadError::Object(_) => format!(
+            "{object}: {}: if it was built for another version of Oxbow, run `cargo xtask build-ebpf`",
+            chain(error)
+        ),
+        LoadError::Program { .. } | LoadError::Missing { .. } | LoadError::Map(_) => {
+            format!("{object}: {}", chain(error))
+        }
+        LoadError::Pins(_) | LoadError::Privilege(_) | LoadError::NoTcx { .. } | LoadError::Grace(_) => chain(error),
+    })
 }
 
 fn attach_error(device: &str, error: &AttachError) -> DataplaneError {
@@ -236,25 +234,37 @@ impl Devices for Ebpf {
 }
 
 impl Dataplane for Ebpf {
-    fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError> {
+    fn set_peers(&mut self, peers: &[Peer]) -> (bool, Option<DataplaneError>) {
         let wanted: BTreeMap<u32, &Peer> = peers.iter().map(|peer| (peer.index, peer)).collect();
         let mut changed = false;
+        let mut failed = None;
         let gone: Vec<u32> = self.peers.keys().filter(|index| !wanted.contains_key(index)).copied().collect();
         for index in gone {
-            self.backend.set_chassis(ChassisId(index), None).map_err(|error| commit_error(&error))?;
-            self.peers.remove(&index);
-            changed = true;
-        }
-        for (index, peer) in wanted {
-            if self.peers.get(&index) != Some(peer) {
-                self.backend
-                    .set_chassis(ChassisId(index), Some(&encode(peer)))
-                    .map_err(|error| commit_error(&error))?;
-                self.peers.insert(index, peer.clone());
-                changed = true;
+            match self.backend.set_chassis(ChassisId(index), None) {
+                Ok(()) => {
+                    self.peers.remove(&index);
+                    changed = true;
+                }
+                Err(error) => failed = failed.or(Some(commit_error(&error))),
             }
         }
-        Ok(changed)
+        // One that has no room must not keep the others from being reached.
+        for (index, peer) in wanted {
+            if self.peers.get(&index) != Some(peer) {
+                match self.backend.set_chassis(ChassisId(index), Some(&encode(peer))) {
+                    Ok(()) => {
+                        self.peers.insert(index, peer.clone());
+                        changed = true;
+                    }
+                    Err(error) => {
+                        let error =
+                            DataplaneError::Other(format!("chassis {}: {}", peer.chassis, commit_error(&error)));
+                        failed = failed.or(Some(error));
+                    }
+                }
+            }
+        }
+        (changed, failed)
     }
 
     fn commit(&mut self, program: &Program, changes: &Changes) -> Result<(), DataplaneError> {
@@ -317,7 +327,7 @@ impl Dataplane for Ebpf {
     fn problems(&self) -> Vec<(u32, String)> {
         self.backend
             .problems()
-            .map(|(_, problem)| (problem.lflow.0, format!("{}: {:?}", problem.what, problem.consequence)))
+            .map(|(_, problem)| (problem.lflow.0, format!("{}: {}", problem.what, problem.consequence)))
             .collect()
     }
 
@@ -337,9 +347,10 @@ impl Dataplane for Ebpf {
         let version = self.backend.version();
         let instance = self.backend.instance();
         let mut text = format!(
-            "version {version}, {}, hook {:?}, {tables} tables, {tuples} tuples, {rules} rule keys\n",
+            "version {version}, {}, hook {} ({}), {tables} tables, {tuples} tuples, {rules} rule keys\n",
             if instance.is_active() { "active" } else { "waiting" },
-            instance.hook()
+            instance.hook(),
+            instance.hook_reason()
         );
         for device in instance.attached() {
             text.push_str(&format!("attached {} (ifindex {}) as {:?}\n", device.name, device.ifindex, device.role));

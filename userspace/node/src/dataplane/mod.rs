@@ -162,11 +162,9 @@ pub trait Devices {
 
 /// The whole kernel side: devices, the program that they run, peers, learned addresses.
 pub trait Dataplane: Devices {
-    /// Makes the peers exactly these. True when something changed, which the next [`Dataplane::commit`] puts in force.
-    ///
-    /// # Errors
-    /// What the maps say.
-    fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError>;
+    /// Makes the peers exactly these. Returns whether something changed, which the next [`Dataplane::commit`] puts in force, and the first
+    /// peer's problem: what can be done for the others is done, and the next call tries again.
+    fn set_peers(&mut self, peers: &[Peer]) -> (bool, Option<DataplaneError>);
 
     /// Puts a difference in force, whole, as one version. After an error the version before is in force, and a later call, also
     /// with an empty difference, tries again.
@@ -252,10 +250,10 @@ pub mod fake {
     }
 
     impl Dataplane for Fake {
-        fn set_peers(&mut self, peers: &[Peer]) -> Result<bool, DataplaneError> {
+        fn set_peers(&mut self, peers: &[Peer]) -> (bool, Option<DataplaneError>) {
             let changed = self.peers != peers;
             self.peers = peers.to_vec();
-            Ok(changed)
+            (changed, None)
         }
 
         fn commit(&mut self, _program: &Program, _changes: &Changes) -> Result<(), DataplaneError> {

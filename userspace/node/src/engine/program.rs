@@ -2,7 +2,7 @@
 
 use super::{Engine, LFLOW_RUN, RETRY_MS};
 use crate::config::Config;
-use crate::dataplane::{DataplaneError, Event};
+use crate::dataplane::Event;
 use crate::rows::Chassis;
 use crate::vif::{Outcome as VifOutcome, Phase};
 use crate::world::World;
@@ -140,27 +140,32 @@ impl Engine {
         let Some(dataplane) = &mut self.dataplane else { return progress };
         let wanted = out.serve.iter().cloned().collect();
         let retry = self.commit_error.is_some() && now_ms >= self.retry_kernel_at_ms;
-        let result = stopwatch::time("flow-installation", || -> Result<bool, DataplaneError> {
-            let peers = dataplane.set_peers(&self.mesh.peers)?;
-            if peers || retry || !changes.is_empty() || self.committed != wanted {
-                dataplane.commit(self.world.compiler().program(), &changes)?;
-                return Ok(true);
-            }
-            Ok(false)
+        // A peer that there is no room for is no reason to hold back the policy, and what changed in it must reach the dataplane whatever
+        // happens: it is told once.
+        let (peer_error, tried) = stopwatch::time("flow-installation", || {
+            let (peers, peer_error) = dataplane.set_peers(&self.mesh.peers);
+            let is_new = self.commit_error.is_none() && self.committed != wanted;
+            let is_due = peers || retry || is_new || !changes.is_empty();
+            (peer_error, is_due.then(|| dataplane.commit(self.world.compiler().program(), &changes)))
         });
-        match result {
-            Ok(was_committed) => {
+        match tried {
+            // Nothing to do, or not before the time to try again.
+            None => {}
+            Some(Ok(())) => {
+                progress |= self.committed != wanted;
+                self.committed = wanted;
                 self.commit_error = None;
-                if was_committed {
-                    progress |= self.committed != wanted;
-                    self.committed = wanted;
-                }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 self.retry_kernel_at_ms = now_ms + RETRY_MS;
-                self.commit_error = Some(error.to_string());
+                let error = Some(error.to_string());
+                // Those who wait for the commit are told why they wait.
+                progress |= self.commit_error != error;
+                self.commit_error = error;
             }
         }
+        let errors = peer_error.map(|error| error.to_string()).into_iter().collect();
+        self.tell("peers", errors);
         let errors = self.commit_error.clone().into_iter().collect();
         self.tell("commit", errors);
         progress | self.activate(out)
@@ -232,8 +237,14 @@ impl Engine {
                 let row = compiler.flow(oxbow_pipeline::ir::LflowId(number));
                 flows.push(match row {
                     Some(row) => format!(
-                        "logical flow {} (match \"{}\", actions \"{}\"): {text}",
-                        row.uuid, row.matches, row.actions
+                        "logical flow {} ({} table {} {}, priority {}, match \"{}\", actions \"{}\"): {text}",
+                        row.uuid,
+                        row.pipeline.as_str(),
+                        row.stage,
+                        row.stage_name,
+                        row.priority,
+                        row.matches,
+                        row.actions
                     ),
                     None => text,
                 });

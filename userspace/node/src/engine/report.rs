@@ -77,11 +77,19 @@ impl Engine {
     }
 
     /// `status`: one screen.
-    pub fn status_text(&self, sb_status: &str, sb_remote: Option<&str>, sb_error: Option<&str>) -> String {
+    pub fn status_text(
+        &self,
+        ovs_remote: &str,
+        sb_status: &str,
+        sb_remote: Option<&str>,
+        sb_error: Option<&str>,
+    ) -> String {
         let mut text = String::new();
         let config = self.config.as_ref();
         let name = config.and_then(|config| config.system_id.as_deref()).unwrap_or("(none)");
         let _ = writeln!(text, "Chassis: {name}");
+        let ovs_status = if self.ovs_line.synchronized { "connected" } else { "not connected" };
+        let _ = writeln!(text, "Open_vSwitch: {ovs_status} ({ovs_remote})");
         let _ = writeln!(
             text,
             "Southbound: {sb_status}{}",

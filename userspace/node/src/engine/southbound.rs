@@ -142,7 +142,8 @@ impl Engine {
             }
             match attached.get(&vif.ifindex)? {
                 Err(reason) => Some(Served::No(reason.clone())),
-                Ok(()) => (is_active && committed.contains(vif)).then_some(Served::Yes),
+                Ok(()) if committed.contains(vif) => is_active.then_some(Served::Yes),
+                Ok(()) => self.commit_error.clone().map(Served::No),
             }
         };
         self.vifs.pass(&Inputs {
