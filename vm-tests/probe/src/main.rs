@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
-use oxbow_backend_bpf::kernel::{Config, Instance, Role, Sizes};
+use oxbow_backend_bpf::kernel::{Config, HookChoice, Instance, Role, Sizes};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         system_id: "probe".to_owned(),
         object: std::fs::read(&object).with_context(|| format!("cannot read {object}"))?,
         sizes: Sizes::default(),
-        force_clsact: false,
+        hook: HookChoice::Auto,
     };
     let mut instance = Instance::load(&config)?;
     println!("loaded; programs are attached by {:?}", instance.hook());
