@@ -82,6 +82,7 @@ const NB_TABLES: &[&TableDef] = &[
     nb::meter_band::TABLE,
     nb::mirror::TABLE,
     nb::qos::TABLE,
+    nb::acl::TABLE,
 ];
 
 /// The southbound tables that northd reads.
@@ -398,7 +399,7 @@ fn nb_key(column: &NbColumn) -> (u16, Uuid, u16) {
 fn kinds_of(table: &'static TableDef) -> &'static [UnitKind] {
     use UnitKind as K;
     if table == nb::logical_switch::TABLE {
-        &[K::SwitchFlows, K::Datapath]
+        &[K::SwitchFlows, K::AclFlows, K::Datapath]
     } else if table == nb::logical_switch_port::TABLE {
         &[K::PortFlows, K::DhcpFlows, K::Binding, K::Membership, K::PortStatus]
     } else if table == nb::nb_global::TABLE {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! stratum 0   global ── features ── switch ── port          configuration, parsed once
-//! stratum 1   switch-traits                                 what the ports of a switch have in common
-//! stratum 2   switch-flows  port-flows  dhcp-flows  qos-flows      ──▶ logical flows
+//! stratum 1   switch-traits  switch-acls                    what the ports of a switch have in common
+//! stratum 2   switch-flows  port-flows  dhcp-flows  qos-flows  acl-flows  ──▶ logical flows
 //!             datapath  binding  membership  port-group  address-set
 //!             dns  meter  mirror  definitions  sb-global    ──▶ southbound rows
 //!             port-status  nb-global                        ──▶ northbound columns
@@ -30,10 +30,12 @@ pub(crate) enum UnitKind {
     Switch,
     Port,
     SwitchTraits,
+    SwitchAcls,
     SwitchFlows,
     PortFlows,
     DhcpFlows,
     QosFlows,
+    AclFlows,
     Datapath,
     Binding,
     Membership,
@@ -99,6 +101,7 @@ pub(crate) enum Output {
     Features(units::global::Features),
     Switch(units::switch::Switch),
     Traits(units::switch::Traits),
+    SwitchAcls(units::acl::SwitchAcls),
     Port(Box<units::port::Port>),
     Flows(DatapathFlows),
     Rows(Vec<DesiredRow>),
@@ -129,10 +132,12 @@ impl Program for Compiler {
         kind("switch", 0),
         kind("port", 0),
         kind("switch-traits", 1),
+        kind("switch-acls", 1),
         kind("switch-flows", 2),
         kind("port-flows", 2),
         kind("dhcp-flows", 2),
         kind("qos-flows", 2),
+        kind("acl-flows", 2),
         kind("datapath", 2),
         kind("binding", 2),
         kind("membership", 2),
@@ -159,6 +164,8 @@ impl Program for Compiler {
             UnitKind::Switch => units::switch::switch(cx, key),
             UnitKind::Port => units::port::port(cx, key),
             UnitKind::SwitchTraits => units::switch::traits(cx, key),
+            UnitKind::SwitchAcls => units::acl::switch_acls(cx, key),
+            UnitKind::AclFlows => units::acl::compute(self, cx, key),
             UnitKind::SwitchFlows => units::switch_flows::compute(self, cx, key),
             UnitKind::PortFlows => units::port_flows::compute(self, cx, key),
             UnitKind::DhcpFlows => units::dhcp::compute(self, cx, key),

@@ -56,6 +56,10 @@ pub(crate) enum IndexKey {
     SwitchesOfDns(Uuid),
     /// The switches that hold a QoS row.
     SwitchOfQos(Uuid),
+    /// The port groups that hold a port.
+    GroupsOfPort(Uuid),
+    /// The port groups that hold some port of a switch.
+    GroupsOfSwitch(Uuid),
     /// The southbound binding of a port.
     BindingByPort(Text),
     /// The southbound datapath of a switch.
@@ -98,6 +102,10 @@ pub(crate) struct Source {
     index: FxHashMap<IndexKey, BTreeSet<Uuid>>,
     /// Per port: its switch and traits as they stand in the index.
     traits: FxHashMap<Uuid, Vec<(Uuid, PortTrait)>>,
+    /// Per port: its switch with each of its groups, as counted in `shared`.
+    grouped: FxHashMap<Uuid, Vec<(Uuid, Uuid)>>,
+    /// How many ports a switch and a group share.
+    shared: FxHashMap<(Uuid, Uuid), usize>,
     pub(crate) allocations: Allocations,
 }
 
@@ -147,6 +155,8 @@ impl Source {
             self.reindex_set(change, nb::logical_switch::PORTS, IndexKey::SwitchOfPort, engine);
             self.reindex_set(change, nb::logical_switch::DNS_RECORDS, IndexKey::SwitchesOfDns, engine);
             self.reindex_set(change, nb::logical_switch::QOS_RULES, IndexKey::SwitchOfQos, engine);
+        } else if change.table == nb::port_group::TABLE {
+            self.reindex_set(change, nb::port_group::PORTS, IndexKey::GroupsOfPort, engine);
         } else if change.table == nb::logical_router::TABLE {
             self.reindex_set(change, nb::logical_router::PORTS, IndexKey::RouterOfPort, engine);
         } else if change.table == nb::logical_switch_port::TABLE {
@@ -177,6 +187,9 @@ impl Source {
             }
             if column.any() == nb::logical_switch::PORTS.any() {
                 self.reindex_traits(element, engine);
+                self.reindex_groups(element, engine);
+            } else if column.any() == nb::port_group::PORTS.any() {
+                self.reindex_groups(element, engine);
             }
         }
     }
@@ -201,6 +214,32 @@ impl Source {
             self.traits.remove(&port);
         } else {
             self.traits.insert(port, new);
+        }
+    }
+
+    /// Keeps up which groups have ports of which switch.
+    fn reindex_groups(&mut self, port: Uuid, engine: &mut Engine<Compiler>) {
+        let switch = self.members(&IndexKey::SwitchOfPort(port)).first().copied();
+        let groups = self.members(&IndexKey::GroupsOfPort(port)).iter().copied();
+        let new: Vec<(Uuid, Uuid)> = switch.map(|s| groups.map(|g| (s, g)).collect()).unwrap_or_default();
+        let old = self.grouped.remove(&port).unwrap_or_default();
+        for &(switch, group) in new.iter().filter(|n| !old.contains(n)) {
+            let count = self.shared.entry((switch, group)).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.index(IndexKey::GroupsOfSwitch(switch), group, engine);
+            }
+        }
+        for &(switch, group) in old.iter().filter(|o| !new.contains(o)) {
+            let Some(count) = self.shared.get_mut(&(switch, group)) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.shared.remove(&(switch, group));
+                self.unindex(IndexKey::GroupsOfSwitch(switch), group, engine);
+            }
+        }
+        if !new.is_empty() {
+            self.grouped.insert(port, new);
         }
     }
 

@@ -123,6 +123,23 @@ pub struct Registers {
     pub acl_stateless: &'static str,
     /// The label itself.
     pub label: &'static str,
+    /// Bits between the ACL stages.
+    pub acl_hints: AclHints,
+}
+
+/// What the ACL hint stages and the ACL stages tell those that follow.
+#[derive(Debug)]
+pub struct AclHints {
+    /// May match an allowing ACL, and the connection must be committed.
+    pub allow_new: &'static str,
+    /// May match an allowing ACL, and the connection is known.
+    pub allow: &'static str,
+    /// May match a dropping ACL.
+    pub drop: &'static str,
+    /// May match a dropping ACL, and the connection was allowed before.
+    pub block: &'static str,
+    /// An answer: the ACLs after load balancing are passed.
+    pub passed: &'static str,
 }
 
 /// The tunnel keys of the multicast groups that northd itself makes.

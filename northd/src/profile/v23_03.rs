@@ -1,6 +1,6 @@
 //! The profile of OVN 23.03, as Debian 12's ovn-northd 23.03.1 writes it.
 
-use super::{MulticastKeys, Pipeline, Profile, RbacPermission, Registers, Stage, StagePlace};
+use super::{AclHints, MulticastKeys, Pipeline, Profile, RbacPermission, Registers, Stage, StagePlace};
 
 const fn ingress(stage: Stage, table: u8) -> (Stage, StagePlace) {
     (stage, StagePlace { pipeline: Pipeline::Ingress, table })
@@ -65,6 +65,13 @@ pub static V23_03: Profile = Profile {
         port_sec_drop: "reg0[15]",
         acl_stateless: "reg0[16]",
         label: "reg3",
+        acl_hints: AclHints {
+            allow_new: "reg0[7]",
+            allow: "reg0[8]",
+            drop: "reg0[9]",
+            block: "reg0[10]",
+            passed: "reg0[17]",
+        },
     },
     multicast_keys: MulticastKeys {
         flood: 32768,

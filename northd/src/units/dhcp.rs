@@ -10,6 +10,7 @@ use crate::address::{Mac, Printed6, parse_ipv4_cidr, parse_ipv6_cidr};
 use crate::profile::Stage::*;
 use crate::program::{Compiler, Output};
 use crate::source::Cell;
+use crate::units::acl::read_acls;
 use crate::units::flow_list::FlowList;
 use crate::units::port::{Port, PortType};
 use crate::units::{hint_of, read_port};
@@ -48,17 +49,25 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
     let hostname = cx.read(&Cell(lsp::OPTIONS, key)).and_then(|o| o.get("hostname")).cloned();
     let v4 = v4.and_then(|row| Options::read(cx, row));
     let v6 = v6.and_then(|row| Options::read(cx, row));
+    let passed = if read_acls(cx, port.switch).stateful { "ct_commit; next;" } else { "next;" };
     let mut flows = FlowList::new(compiler, port.switch, 0);
     if let Some(options) = &v4 {
-        ipv4_flows(compiler, &mut flows, &port, options, hostname.as_deref());
+        ipv4_flows(compiler, &mut flows, &port, options, hostname.as_deref(), passed);
     }
     if let Some(options) = &v6 {
-        ipv6_flows(compiler, &mut flows, &port, options);
+        ipv6_flows(compiler, &mut flows, &port, options, passed);
     }
     flows.finish()
 }
 
-fn ipv4_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, options: &Options, hostname: Option<&str>) {
+fn ipv4_flows(
+    compiler: &Compiler,
+    flows: &mut FlowList<'_>,
+    port: &Port,
+    options: &Options,
+    hostname: Option<&str>,
+    passed: &str,
+) {
     let (Some(server), Some(server_mac), Some(_)) =
         (options.get("server_id"), options.get("server_mac"), options.get("lease_time"))
     else {
@@ -71,7 +80,7 @@ fn ipv4_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, option
         "outport == {} && eth.src == {server_mac} && ip4.src == {server} && udp && udp.src == 67 && udp.dst == 68",
         port.quoted
     );
-    flows.add_for_port(LsOutAcl, 34000, &answer, "next;", name);
+    flows.add_for_port(LsOutAcl, 34000, &answer, passed, name);
     if port.kind == PortType::Router {
         return;
     }
@@ -122,7 +131,7 @@ fn put_dhcp_opts(result: &str, options: &Options, ip: Ipv4Addr, mask: Ipv4Addr, 
     format!("{result} = put_dhcp_opts(offerip = {ip}, {}); next;", rest.join(", "))
 }
 
-fn ipv6_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, options: &Options) {
+fn ipv6_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, options: &Options, passed: &str) {
     const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
     let Some(server_mac) = options.get("server_id").and_then(|id| Mac::parse(id)) else { return };
     let server = Printed6(server_mac.eui64(LINK_LOCAL));
@@ -133,7 +142,7 @@ fn ipv6_flows(compiler: &Compiler, flows: &mut FlowList<'_>, port: &Port, option
         "outport == {} && eth.src == {server_mac} && ip6.src == {server} && udp && udp.src == 547 && udp.dst == 546",
         port.quoted
     );
-    flows.add_for_port(LsOutAcl, 34000, &answer, "next;", name);
+    flows.add_for_port(LsOutAcl, 34000, &answer, passed, name);
     if port.kind == PortType::Router {
         return;
     }

@@ -15,11 +15,15 @@ pub(crate) struct Global {
     pub(crate) ignore_port_down: bool,
     /// What a flow does that drops: `drop;`, or a sample with `debug_drop_*` set.
     pub(crate) drop: String,
+    /// `default_acl_drop`: a switch with ACLs drops what none of them matches.
+    pub(crate) default_acl_drop: bool,
+    /// `use_ct_inv_match`: flows match `ct.inv`, which some hardware cannot offload.
+    pub(crate) match_invalid: bool,
 }
 
 impl Default for Global {
     fn default() -> Self {
-        Self { ignore_port_down: true, drop: "drop;".into() }
+        Self { ignore_port_down: true, drop: "drop;".into(), default_acl_drop: false, match_invalid: true }
     }
 }
 
@@ -28,11 +32,20 @@ impl Default for Global {
 pub(crate) struct Features {
     /// `ct-no-masked-label`: connection marks instead of labels, `ct_lb_mark` instead of `ct_lb`.
     pub(crate) connection_mark: bool,
+    /// `ovn-ct-lb-related`: packets related to a connection are translated as it is (`ct_commit_nat`).
+    pub(crate) related: bool,
+}
+
+impl Features {
+    /// Where flows keep that a connection is blocked.
+    pub(crate) fn mark(&self) -> &'static str {
+        if self.connection_mark { "ct_mark" } else { "ct_label" }
+    }
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { connection_mark: true }
+        Self { connection_mark: true, related: true }
     }
 }
 
@@ -51,7 +64,12 @@ pub(crate) fn global(cx: &mut Cx<'_, '_, Compiler>) -> Output {
     } else {
         "drop;".into()
     };
-    Output::Global(Global { ignore_port_down: options.get_bool("ignore_lsp_down", true), drop })
+    Output::Global(Global {
+        ignore_port_down: options.get_bool("ignore_lsp_down", true),
+        drop,
+        default_acl_drop: options.get_bool("default_acl_drop", false),
+        match_invalid: options.get_bool("use_ct_inv_match", true),
+    })
 }
 
 /// Unit `features`.
@@ -63,6 +81,7 @@ pub(crate) fn features(cx: &mut Cx<'_, '_, Compiler>) -> Output {
             continue;
         }
         features.connection_mark &= config.get_bool("ct-no-masked-label", false);
+        features.related &= config.get_bool("ovn-ct-lb-related", false);
     }
     Output::Features(features)
 }

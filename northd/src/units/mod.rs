@@ -1,5 +1,6 @@
 //! The units: one file a kind, each a pure function of what it reads.
 
+pub(crate) mod acl;
 mod arp_proxy;
 pub(crate) mod binding;
 pub(crate) mod copied;

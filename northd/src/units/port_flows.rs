@@ -10,6 +10,7 @@ use crate::address::{Mac, Printed6, solicited_node};
 use crate::profile::Stage::*;
 use crate::program::{Compiler, Output};
 use crate::source::{AllocatedNumber, Allocation, Cell, IndexKey, Members};
+use crate::units::acl::read_acls;
 use crate::units::flow_list::FlowList;
 use crate::units::port::{Port, PortType};
 use crate::units::port_status::is_up;
@@ -43,6 +44,8 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
         && !matches!(port.kind, PortType::External | PortType::Virtual)
         && (global.ignore_port_down || port.kind == PortType::Localport || is_up(cx, key));
     let parents = if port.kind == PortType::Virtual { virtual_parents(cx, key, port.switch) } else { Vec::new() };
+
+    let stateful = port.kind == PortType::Localnet && read_acls(cx, port.switch).stateful;
 
     let r = &compiler.profile.registers;
     let name = &port.name;
@@ -78,7 +81,12 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
     if port.kind == PortType::Localnet {
         // A localnet port is no end of a connection: its packets pass untracked.
         flows.add_for_port(LsInPreLb, 110, &format!("ip && {inport}"), "next;", name);
-        flows.add_for_port(LsOutPreLb, 110, &format!("ip && {outport}"), "ct_clear; next;", name);
+        let passed = if stateful { "next;" } else { "ct_clear; next;" };
+        flows.add_for_port(LsOutPreLb, 110, &format!("ip && {outport}"), passed, name);
+        if stateful {
+            flows.add_for_port(LsInPreAcl, 110, &format!("ip && {inport}"), "next;", name);
+            flows.add_for_port(LsOutPreAcl, 110, &format!("ip && {outport}"), passed, name);
+        }
         flows.add_for_port(LsInArpRsp, 100, &inport, "next;", name);
     }
 

@@ -7,6 +7,7 @@ use oxbow_schema::nb;
 use crate::profile::Stage::*;
 use crate::program::{Compiler, Output, Unit, UnitKind};
 use crate::source::{Cell, references};
+use crate::units::acl::read_acls;
 use crate::units::flow_list::FlowList;
 use crate::units::switch::Traits;
 use crate::units::{read_features, read_global, read_switch};
@@ -26,6 +27,8 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
     let has_names = references(cx.read(&Cell(nb::logical_switch::DNS_RECORDS, key)))
         .into_iter()
         .any(|dns| cx.read(&Cell(nb::dns::RECORDS, dns)).is_some_and(|records| !records.is_empty()));
+
+    let stateful = read_acls(cx, key).stateful;
 
     let r = &compiler.profile.registers;
     let drop = global.drop.as_str();
@@ -74,10 +77,6 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
         );
     }
 
-    // Without ACLs the ACL stages are passed at the highest priority.
-    for stage in [LsInAclHint, LsInAcl, LsOutAclHint, LsOutAcl] {
-        flows.add(stage, 65535, "1", "next;");
-    }
     for stage in [LsInAcl, LsInAclAfterLb, LsOutAcl] {
         flows.add(stage, 65532, ND_AND_MLD_ACL, "next;");
     }
@@ -95,7 +94,7 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
                 ),
             );
         }
-        flows.add(LsOutAcl, 34000, "udp.src == 53", "next;");
+        flows.add(LsOutAcl, 34000, "udp.src == 53", if stateful { "ct_commit; next;" } else { "next;" });
     }
 
     if traits.vtep {
@@ -120,7 +119,6 @@ pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: U
         LsInPreHairpin,
         LsInNatHairpin,
         LsInHairpin,
-        LsInAclAfterLb,
         LsInStateful,
         LsInArpRsp,
         LsInDhcpOptions,
