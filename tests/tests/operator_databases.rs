@@ -111,6 +111,37 @@ fn without_the_open_vswitch_database_vifs_go_on() -> Result<()> {
     })
 }
 
+#[test]
+fn a_node_that_starts_without_the_open_vswitch_database_waits_for_it() -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+        layer2::build(cloud)?;
+        let far = PingStream::start(cloud.vif("lp11")?.guest(), "10.0.0.21", &cloud.dir().join("far.log"))?;
+        let host = cloud.hypervisor(0);
+        let remote = host.ovsdb().remote();
+        host.kill_controller()?;
+        host.stop_ovsdb()?;
+        let log = host.dir().join("waiting.log");
+        let node = host.ns().spawn("the waiting node", host.node_command()?, &log)?;
+        let status = |expected: &str| {
+            wait_until(&format!("the status says {expected}"), PATIENCE, || {
+                let output =
+                    Command::new("ovn-appctl").arg("-t").arg(host.dir().join("node.ctl")).arg("status").output()?;
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(Look::when(text.contains(expected), || format!("{text}\n{}", node.log_tail(3000))))
+            })
+        };
+        status(&format!("Open_vSwitch: not connected ({remote})"))?;
+        let said = node.log_tail(100_000);
+        ensure!(said.contains(&format!("{remote}: connection attempt failed")), "{said}");
+        far.wait_for(100)?;
+        cloud.hypervisor(0).start_ovsdb()?;
+        cloud.sync()?;
+        far.wait_for(100)?;
+        far.finish()?;
+        layer2::everybody_reaches_everybody(cloud)
+    })
+}
+
 /// oxbow-northd by itself.
 struct Translator {
     process: Process,
@@ -154,7 +185,7 @@ fn northd_names_the_database_that_it_cannot_reach_and_goes_on_when_it_can() -> R
         northd.until(command, "not connected")?;
         northd.until_logged(&format!("{}: connection attempt failed", remote(name)))?;
     }
-    let nb = server("nb", oxbow_testkit::ovsdb::NB_SCHEMA).start()?;
+    let mut nb = server("nb", oxbow_testkit::ovsdb::NB_SCHEMA).start()?;
     nb.nbctl("init -- ls-add sw0")?;
     northd.until("nb-connection-status", "connected")?;
     northd.until("sb-connection-status", "not connected")?;
@@ -170,5 +201,12 @@ fn northd_names_the_database_that_it_cannot_reach_and_goes_on_when_it_can() -> R
     sb.start_again(Some(&ns))?;
     nb.nbctl("--wait=sb sync")?;
     ensure!(sb.sbctl("--bare --columns=external_ids list Datapath_Binding")?.contains("sw1"));
+    // Without NB nothing is taken away from SB.
+    nb.stop()?;
+    northd.until("nb-connection-status", "not connected")?;
+    ensure!(sb.sbctl("--bare --columns=external_ids list Datapath_Binding")?.contains("sw1"));
+    nb.start_again(Some(&ns))?;
+    nb.nbctl("--wait=sb ls-del sw1")?;
+    ensure!(!sb.sbctl("--bare --columns=external_ids list Datapath_Binding")?.contains("sw1"));
     Ok(())
 }

@@ -83,6 +83,25 @@ fn exit_restart_is_an_upgrade_without_a_loss() -> Result<()> {
     })
 }
 
+#[test]
+fn recompute_builds_everything_anew_without_a_loss() -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(|cloud| {
+        layer2::build(cloud)?;
+        without_a_loss(cloud, |cloud, pings_go_on| {
+            let before = pinned(&cloud.hypervisors()[0])?;
+            cloud.hypervisors()[0].appctl("recompute")?;
+            wait_until("another instance in force", PATIENCE, || {
+                let now = pinned(&cloud.hypervisors()[0])?;
+                let instances = now.iter().filter(|path| path.contains("/instance-") && path.ends_with("/OX_RULES"));
+                let (count, is_new) = (instances.count(), now != before);
+                Ok(Look::when(count == 1 && is_new, || format!("{now:?}")))
+            })?;
+            pings_go_on()
+        })?;
+        layer2::everybody_reaches_everybody(cloud)
+    })
+}
+
 /// Everything that Oxbow has in the bpf file system of a hypervisor.
 fn pinned(host: &Hypervisor) -> Result<BTreeSet<String>> {
     let text = host.ns().run("find", &["/sys/fs/bpf", "-mindepth", "1", "-path", "*oxbow*"])?;

@@ -39,6 +39,21 @@ fn a_wrong_flag_is_named_with_a_hint() -> Result<()> {
 }
 
 #[test]
+fn xtask_names_a_wrong_flag_and_a_wrong_command() -> Result<()> {
+    for (arguments, complaint) in [
+        (&["demo", "--no-such-flag"][..], "--no-such-flag"),
+        (&["no-such-command"], "no-such-command"),
+        (&["agree", "--packets", "many"], "many"),
+    ] {
+        let output = Command::new(artifacts::binary("xtask")?).args(arguments).output()?;
+        let text = said(&output);
+        ensure!(!output.status.success(), "{arguments:?}: {:?}\n{text}", output.status);
+        ensure!(text.contains(complaint) && text.contains("--help"), "{arguments:?}:\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
 fn wrong_values_of_the_node_s_options_are_named() -> Result<()> {
     for (argument, complaints) in [
         ("--map-size=OX_RULEZ=100", ["OX_RULEZ", "OX_RULES"]),
@@ -149,6 +164,38 @@ fn says(cloud: &mut Cloud, arguments: &[&str], parts: &[&str]) -> Result<()> {
 }
 
 #[test]
+fn a_detached_node_finds_an_object_that_was_named_from_where_it_was_started() -> Result<()> {
+    Cloud::builder().hypervisors(1, Node::Oxbow).run(|cloud| {
+        let dir = cloud.dir().to_owned();
+        std::fs::copy(artifacts::require_ebpf_object()?, dir.join("here.o"))?;
+        let host = cloud.hypervisor(0);
+        host.exit_controller(false)?;
+        // Without --no-chdir it goes to / when it is up.
+        let control = dir.join("detached.ctl");
+        let mut command = Command::new(artifacts::binary("oxbow-node")?);
+        command.args([host.ovsdb().remote(), "--detach".into(), "--pidfile".into(), "--log-file".into()]);
+        command.arg(format!("--unixctl={}", control.display())).args(["--bpf-object", "here.o"]).current_dir(&dir);
+        command.envs(["OVN_RUNDIR", "OVN_LOGDIR", "OVS_RUNDIR"].map(|name| (name, &dir)));
+        let output = host.ns().output(command)?;
+        ensure!(output.status.success(), "{}", said(&output));
+        let ask = |command: &str| -> Result<String> {
+            let output = Command::new("ovn-appctl").arg("-t").arg(&control).arg(command).output()?;
+            Ok(said(&output))
+        };
+        let result = wait_until("the dataplane in force", PATIENCE, || {
+            let text = ask("debug/dataplane")?;
+            Ok(Look::when(text.contains(", active,"), || text))
+        });
+        // It belongs to nobody: it must go whatever was found.
+        ask("exit")?;
+        wait_until("the end of the detached node", PATIENCE, || {
+            Ok(Look::when(!dir.join("oxbow-node.pid").exists(), || "its pidfile is there".to_owned()))
+        })?;
+        result
+    })
+}
+
+#[test]
 fn a_missing_or_foreign_object_and_a_missing_bpffs_are_named() -> Result<()> {
     Cloud::builder().hypervisors(1, Node::Oxbow).run(|cloud| {
         let dir = cloud.dir().to_owned();
@@ -157,6 +204,17 @@ fn a_missing_or_foreign_object_and_a_missing_bpffs_are_named() -> Result<()> {
         std::fs::write(&garbage, "not an ELF file")?;
         let garbage = garbage.display().to_string();
         says(cloud, &[&format!("--bpf-object={garbage}")], &[&garbage, "cargo xtask build-ebpf"])?;
+        // An object of another version: a map has another name.
+        let mut bytes = std::fs::read(artifacts::require_ebpf_object()?)?;
+        for at in 0..bytes.len() - 10 {
+            if bytes[at..].starts_with(b"OX_GUARDS\0") {
+                bytes[at + 8] = b'Z';
+            }
+        }
+        let other = dir.join("other.o");
+        std::fs::write(&other, bytes)?;
+        let other = other.display().to_string();
+        says(cloud, &[&format!("--bpf-object={other}")], &[&other, "OX_GUARDS", "cargo xtask build-ebpf"])?;
         let plain = dir.join("plain");
         std::fs::create_dir(&plain)?;
         let plain = plain.display().to_string();

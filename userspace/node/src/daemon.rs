@@ -172,11 +172,21 @@ fn opener(options: &Options) -> Opener {
             tracing::error!(target: "main", "--map-size: {error}");
         }
     }
-    let location =
-        Location { object: options.bpf_object.clone(), bpffs: options.bpffs.clone(), hook: options.attach, sizes };
+    let location = Location {
+        // Opened after the change to / of a detached daemon.
+        object: options.bpf_object.as_deref().map(absolute),
+        bpffs: absolute(&options.bpffs),
+        hook: options.attach,
+        sizes,
+    };
     Box::new(move |system_id| -> Result<Box<dyn Dataplane>, DataplaneError> {
         Ok(Box::new(Ebpf::open(&location, system_id)?) as Box<dyn Dataplane>)
     })
+}
+
+/// The path seen from the root; a working directory that cannot be told leaves it as it is.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The first line of `system-id-override`.
