@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use oxbow_agree::Southbound;
 use oxbow_pipeline::compile::Compiler;
-use oxbow_pipeline::ir::{DatapathKey, Field, Masked, Sub, SubResult};
+use oxbow_pipeline::ir::{DatapathKey, Field, Location, LogicalPort, Masked, Sub, SubResult};
 use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Node, Northd, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +207,11 @@ fn sub_tables_are_those_of_ovn_controller() {
             let south = Southbound::read(cloud.southbound())?;
             let mut compiler = Compiler::default();
             south.feed(&mut compiler);
-            south.ports.values().for_each(|row| compiler.set_port(row.port.clone()));
+            // Only ports of this chassis are secured here.
+            for (n, row) in (1..).zip(south.ports.values()) {
+                let location = Location::Local { ifindex: n, tag: None };
+                compiler.set_port(LogicalPort { location, ..row.port.clone() });
+            }
             compiler.commit();
             let datapath = south.ports.get("s1").context("no port s1")?.port.datapath;
             let v4_only = ["s2", "s3", "s4"].iter().filter_map(|name| south.ports.get(*name));
