@@ -16,6 +16,7 @@ mod config_sequence;
 mod emit;
 mod garbage;
 mod northd;
+mod not_compiled;
 pub mod profile;
 mod program;
 mod source;

@@ -10,9 +10,10 @@ use oxbow_schema::{nb, sb};
 use crate::alloc::Allocations;
 use crate::config_sequence::ConfigSequence;
 use crate::emit::{Observed, Pass};
+use crate::not_compiled::NotCompiled;
 use crate::profile::Profile;
 use crate::program::{Compiler, NbColumn, Output, Unit, UnitKind};
-use crate::source::{IndexKey, PortTrait, Source};
+use crate::source::Source;
 use crate::store::{Desired, FlowInterner, FlowStore};
 
 /// What a run wants done.
@@ -63,7 +64,7 @@ pub struct Northd {
     nb_dirty: BTreeSet<(u16, Uuid, u16)>,
     sb_in_flight: bool,
     nb_in_flight: bool,
-    reported: BTreeSet<(&'static str, String)>,
+    not_compiled: NotCompiled,
     garbage: crate::garbage::Garbage,
 }
 
@@ -83,6 +84,18 @@ const NB_TABLES: &[&TableDef] = &[
     nb::mirror::TABLE,
     nb::qos::TABLE,
     nb::acl::TABLE,
+    nb::logical_router_static_route::TABLE,
+    nb::logical_router_policy::TABLE,
+    nb::nat::TABLE,
+    nb::load_balancer::TABLE,
+    nb::load_balancer_group::TABLE,
+    nb::load_balancer_health_check::TABLE,
+    nb::forwarding_group::TABLE,
+    nb::ha_chassis_group::TABLE,
+    nb::bfd::TABLE,
+    nb::copp::TABLE,
+    nb::static_mac_binding::TABLE,
+    nb::chassis_template_var::TABLE,
 ];
 
 /// The southbound tables that northd reads.
@@ -133,7 +146,7 @@ impl Northd {
             nb_dirty: BTreeSet::new(),
             sb_in_flight: false,
             nb_in_flight: false,
-            reported: BTreeSet::new(),
+            not_compiled: NotCompiled::default(),
             garbage: crate::garbage::Garbage::default(),
         }
     }
@@ -155,6 +168,7 @@ impl Northd {
         for change in changes {
             self.source.apply(change, &mut self.engine);
             self.source.allocations.notice(change);
+            self.not_compiled.notice(change);
             for &kind in kinds_of(change.table) {
                 let unit = Unit::new(kind, change.uuid);
                 if change.new.is_none() {
@@ -246,6 +260,12 @@ impl Northd {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.engine.is_dirty() || self.desired.is_dirty() || self.flows.is_dirty() || !self.nb_dirty.is_empty()
+    }
+
+    /// What ovn-northd would give an effect and this version does not, a line each.
+    #[must_use]
+    pub fn not_compiled(&self) -> Vec<String> {
+        self.not_compiled.list(&self.source)
     }
 
     /// Counters of the unit engine.
@@ -375,19 +395,7 @@ impl Northd {
 
     fn report(&mut self, reports: &mut Vec<Report>) {
         reports.extend(self.source.allocations.refusals.drain(..).map(Report::Warning));
-        let routers = self.source.table(nb::logical_router::TABLE).map(|r| r.get(nb::logical_router::NAME).to_string());
-        let mut now: BTreeSet<(&'static str, String)> = routers.map(|name| ("logical router", name)).collect();
-        for switch in self.source.table(nb::logical_switch::TABLE) {
-            for port in self.source.members(&IndexKey::PortTrait(switch.uuid(), PortTrait::Router)) {
-                if let Some(port) = self.source.row(nb::logical_switch_port::TABLE, *port) {
-                    now.insert(("router port", port.get(nb::logical_switch_port::NAME).to_string()));
-                }
-            }
-        }
-        for (what, name) in now.difference(&self.reported) {
-            reports.push(Report::NotCompiled { what, name: name.clone() });
-        }
-        self.reported = now;
+        reports.extend(self.not_compiled.report(&self.source));
     }
 }
 

@@ -33,8 +33,6 @@ pub(crate) enum PortTrait {
     Static,
     /// Localnet port.
     Localnet,
-    /// Router port: not compiled yet, and reported.
-    Router,
 }
 
 /// A key of an index. The answer is always a set of row identifiers.
@@ -292,7 +290,6 @@ fn port_traits(row: &Row) -> Vec<PortTrait> {
     match row.get(lsp::TYPE).as_str() {
         "vtep" => traits.push(PortTrait::Vtep),
         "localnet" => traits.push(PortTrait::Localnet),
-        "router" => traits.push(PortTrait::Router),
         _ => {}
     }
     if row.get(lsp::OPTIONS).get_bool("mcast_flood", false) {

@@ -5,7 +5,7 @@
 mod cloud;
 
 use cloud::{Cloud, committed, flows};
-use oxbow_ovsdb::{Outcome as Ended, Transaction, Uuid};
+use oxbow_ovsdb::{Outcome as Ended, RowDraft, Transaction, Uuid};
 use oxbow_schema::nb::{logical_switch as ls, logical_switch_port as lsp};
 use oxbow_schema::sb::{self, logical_dp_group, logical_flow, port_binding};
 use proptest::prelude::*;
@@ -147,6 +147,71 @@ fn router_ports_are_reported_once_and_the_rest_works() {
     cloud.northd.nb_done(&Ended::TryAgain);
     cloud.settle();
     assert!(flows(&cloud.sb).iter().any(|f| f.contains("outport = \"vm\"")));
+}
+
+/// Whatever is there and has no effect is named once, listed while it is there, and forgotten when it goes.
+#[test]
+fn what_is_not_compiled_is_named_and_listed() {
+    use oxbow_schema::nb::{acl, load_balancer as lb, logical_router as lr};
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let balancer = cloud.put(RowDraft::new(lb::TABLE).set(lb::NAME, "lb0"));
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::LOAD_BALANCER, [balancer]));
+    let router = cloud.put(RowDraft::new(lr::TABLE).set(lr::NAME, "lr0"));
+    let plain = RowDraft::new(acl::TABLE).set(acl::ACTION, "drop").set(acl::DIRECTION, "to-lport");
+    cloud.put(plain);
+    let later = RowDraft::new(acl::TABLE).set(acl::ACTION, "pass").set(acl::DIRECTION, "to-lport");
+    let later = cloud.put(later.set(acl::MATCH, "ip4.src == 192.0.2.1"));
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::ACLS, [later]));
+    let reports = format!("{:?}", cloud.run().reports);
+    for named in ["lb0 (switch sw0)", "lr0", "action of ACL"] {
+        assert_eq!(reports.matches(named).count(), 1, "{named}: {reports}");
+    }
+    cloud.northd.sb_done(&Ended::TryAgain, 0);
+    cloud.northd.nb_done(&Ended::TryAgain);
+    cloud.settle();
+    assert_eq!(cloud.northd.not_compiled().len(), 3, "{:?}", cloud.northd.not_compiled());
+    // What an action means that is not known is at least not "pass".
+    let written = flows(&cloud.sb);
+    assert!(written.iter().any(|f| f.ends_with("ip4.src == 192.0.2.1 -> /* drop */")), "{written:#?}");
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::LOAD_BALANCER, Vec::<Uuid>::new()));
+    cloud.remove(lb::TABLE, balancer);
+    cloud.remove(lr::TABLE, router);
+    assert!(cloud.run().reports.is_empty());
+    assert_eq!(cloud.northd.not_compiled(), [format!("action of ACL \"{later} (switch sw0)\"")]);
+}
+
+/// The text of the flow is ovn-northd's; it comes and goes with the option, the router and its port.
+#[test]
+fn the_switch_answers_for_the_addresses_of_arp_proxy() {
+    use oxbow_schema::nb::{logical_router as lr, logical_router_port as lrp};
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let port = cloud.add_port(switch, "sp", &["router"]);
+    let options = [("router-port", "lrp0"), ("arp_proxy", "169.254.239.254 169.254.239.2")];
+    cloud.edit(lsp::TABLE, port, |d| d.set(lsp::TYPE, "router").set(lsp::OPTIONS, options));
+    let found = |cloud: &Cloud| -> Vec<String> {
+        flows(&cloud.sb).into_iter().filter(|f| f.contains("169.254.239.254")).collect()
+    };
+    cloud.settle();
+    assert!(found(&cloud).is_empty());
+    let peer = RowDraft::new(lrp::TABLE).set(lrp::NAME, "lrp0").set(lrp::MAC, "00:00:00:00:01:01");
+    let peer = cloud.put(peer);
+    let router = cloud.put(RowDraft::new(lr::TABLE).set(lr::NAME, "lr0").set(lr::PORTS, [peer]));
+    cloud.settle();
+    let expected = "sw0 ingress/19 50 arp.op == 1 && arp.tpa == {169.254.239.254,169.254.239.2} -> eth.dst = eth.src; \
+                    eth.src = 00:00:00:00:01:01; arp.op = 2; /* ARP reply */ arp.tha = arp.sha; \
+                    arp.sha = 00:00:00:00:01:01; arp.tpa <-> arp.spa; outport = inport; flags.loopback = 1; output;";
+    assert_eq!(found(&cloud), [expected]);
+    for off in [true, false] {
+        cloud.edit(lr::TABLE, router, |d| d.set(lr::ENABLED, Some(!off)));
+        cloud.settle();
+        assert_eq!(found(&cloud).is_empty(), off);
+    }
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::OTHER_CONFIG, [("vlan-passthru", "true")]));
+    cloud.settle();
+    assert!(found(&cloud).is_empty());
+    assert!(cloud.northd.audit().is_empty());
 }
 
 /// A change of the northbound database.

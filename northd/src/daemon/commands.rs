@@ -41,6 +41,8 @@ pub(super) enum Command {
     SetComputeLogTimeout,
     /// Ours: counters of the unit engine, by kind of unit.
     UnitStats,
+    /// Ours: what has no effect because this version does not compile it.
+    NotCompiled,
     /// Ours: compute everything again and compare.
     Audit,
 }
@@ -90,5 +92,6 @@ pub(super) fn commands() -> Commands<Command> {
             Err(_) => Err("unsigned integer required".to_owned()),
         });
     commands.add_plain("oxbow/unit-stats", Command::UnitStats).add_plain("oxbow/audit", Command::Audit);
+    commands.add_plain("oxbow/not-compiled", Command::NotCompiled);
     commands
 }

@@ -327,6 +327,9 @@ impl Instance {
             }
             Command::SetComputeLogTimeout => reply.ok(""),
             Command::UnitStats => reply.ok(unit_stats(self.northd.stats())),
+            Command::NotCompiled => {
+                reply.ok(self.northd.not_compiled().into_iter().map(|line| line + "\n").collect::<String>());
+            }
             Command::Audit => match self.northd.audit() {
                 found if found.is_empty() => reply.ok("no discrepancy\n"),
                 found => reply.error(found.join("\n")),
