@@ -285,6 +285,7 @@ enum Wake {
     Sb(Event),
     Kernel(Result<(), crate::netlink::NetlinkError>),
     Dataplane,
+    Guest,
     Request(Request<Command>),
     Clock,
     End(Termination),
@@ -318,6 +319,11 @@ impl Node {
                     self.events_after = Instant::now() + EVENT_PAUSE;
                     // A storm of events that change nothing must not become a storm of decisions.
                     if !self.engine.follow_events() {
+                        continue;
+                    }
+                }
+                Wake::Guest => {
+                    if !self.engine.follow_guests() {
                         continue;
                     }
                 }
@@ -360,6 +366,7 @@ impl Node {
                     None => std::future::pending().await,
                 }
             } => Wake::Dataplane,
+            () = self.engine.guest_speaks() => Wake::Guest,
             Some(request) = requests.recv() => Wake::Request(request),
             () = tokio::time::sleep_until(self.wake.into()) => Wake::Clock,
             why = daemon.terminated() => Wake::End(why),

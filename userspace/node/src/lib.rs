@@ -11,6 +11,7 @@
 //! | [`registration`] | Chassis, Encap and Chassis_Private rows of this hypervisor |
 //! | [`claim`] | whether this chassis may bind a port |
 //! | [`vif`] | the life of every VIF: claim, programming, up, release |
+//! | [`activation`] | which frame of a guest brings a migrated port to life here |
 //! | [`link`] | the devices of the host, as data |
 //! | [`locality`] | which datapaths matter here, hence what to monitor |
 //! | [`zones`] | conntrack zone numbers |
@@ -21,6 +22,7 @@
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
 //! | [`dataplane`] | what all this needs of the kernel side |
 
+pub mod activation;
 pub mod claim;
 pub mod commands;
 pub mod conditions;

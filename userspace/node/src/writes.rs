@@ -17,6 +17,9 @@ pub fn ports(transaction: &mut Transaction, writes: &[PortWrite]) {
     use sb::port_binding as t;
     for write in writes {
         transaction.wait(t::TABLE).row(write.port).value(t::CHASSIS, write.expected_chassis);
+        if let Some(write_options) = &write.options {
+            transaction.wait(t::TABLE).row(write.port).value(t::OPTIONS, &write_options.expected);
+        }
         let mut row = transaction.update(t::TABLE, write.port);
         if let Some(chassis) = write.chassis {
             row = row.set(t::CHASSIS, chassis);
@@ -29,6 +32,9 @@ pub fn ports(transaction: &mut Transaction, writes: &[PortWrite]) {
         }
         if let Some(all) = &write.additional_encap {
             row = row.set(t::ADDITIONAL_ENCAP, all);
+        }
+        if let Some(write_options) = &write.options {
+            row = row.set(t::OPTIONS, &write_options.options);
         }
         if let Some(up) = write.up {
             row = row.set(t::UP, Some(up));

@@ -5,10 +5,12 @@
 //! was lost is simply decided again.
 
 mod cleanup;
+mod guests;
 mod program;
 mod report;
 mod southbound;
 
+use crate::activation::listen::Listeners;
 use crate::config::{Config, Identity};
 use crate::dataplane::{Dataplane, LocalVif, Opener};
 use crate::fdb::Fdb;
@@ -120,6 +122,8 @@ pub struct Engine {
     taken_over: BTreeSet<u32>,
     attached: BTreeMap<u32, Result<(), String>>,
     underlays: BTreeSet<u32>,
+    /// Devices whose guests are waited for.
+    listeners: Listeners,
     committed: HashSet<LocalVif>,
     commit_error: Option<String>,
     retry_kernel_at_ms: u64,
@@ -174,6 +178,7 @@ impl Engine {
             taken_over: BTreeSet::new(),
             attached: BTreeMap::new(),
             underlays: BTreeSet::new(),
+            listeners: Listeners::default(),
             committed: HashSet::new(),
             commit_error: None,
             retry_kernel_at_ms: 0,

@@ -130,6 +130,7 @@ impl Engine {
         // A VIF with another zone is another VIF: the pass that follows asks for it.
         let mut progress = before != self.zones;
         progress |= self.attach_vifs(config);
+        progress |= self.listen(out);
         if self.dataplane.is_none() {
             return progress;
         }

@@ -47,6 +47,7 @@ impl Engine {
                 tracing::warn!(target: "binding", "{}", note.text);
             }
         }
+        self.tell("activation strategies", out.problems.clone());
         orders.wake_at_ms = out.wake_at_ms;
         self.watch_more(&config, &out, ours.as_ref(), orders);
         if self.ovs_line.can_write(now_ms) {
@@ -146,6 +147,17 @@ impl Engine {
                 Ok(()) => self.commit_error.clone().map(Served::No),
             }
         };
+        let listeners = &self.listeners;
+        let held = |ifindex: u32| -> Option<Served> {
+            if let Some(reason) = &no_dataplane {
+                return Some(Served::No(reason.clone()));
+            }
+            match (attached.get(&ifindex)?, listeners.state(ifindex)?) {
+                (Err(reason), _) => Some(Served::No(reason.clone())),
+                (Ok(()), Err(reason)) => Some(Served::No(reason.to_owned())),
+                (Ok(()), Ok(())) => is_active.then_some(Served::Yes),
+            }
+        };
         self.vifs.pass(&Inputs {
             me: Me { system_id: config.system_id.as_deref().unwrap_or_default(), hostname: &config.hostname },
             chassis: ours.map(|row| row.uuid),
@@ -154,6 +166,7 @@ impl Engine {
             ports: &self.sb,
             has_data: &|datapath| watch.has_data(datapath),
             served: &served,
+            held: &held,
             zone: &|name| zones.get(name),
             taken_over: &self.taken_over,
             now_ms,

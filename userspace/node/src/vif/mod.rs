@@ -9,10 +9,11 @@ mod pass;
 #[cfg(test)]
 mod tests;
 
+use crate::activation::Strategies;
 use crate::claim::{Refusal, Role};
 use crate::dataplane::LocalVif;
-use crate::rows::{Interface, PortBinding, Uuid};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::rows::{Interface, PortBinding, StringMap, Uuid};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A port that two chassis take from each other is claimed again only this long after our last claim.
 pub const CLAIM_INTERVAL_MS: u64 = 2000;
@@ -44,6 +45,8 @@ pub enum Phase {
     RemovingStale,
     /// `up` and `ovn-installed` are being written.
     MarkingUp,
+    /// Done, but for what its guest has to send before packets pass: the port's second place in a live migration.
+    WaitsForActivation(Strategies),
     /// Done.
     Installed,
 }
@@ -64,6 +67,7 @@ impl Phase {
             Phase::Failed(_) => "failed",
             Phase::RemovingStale => "removing-stale",
             Phase::MarkingUp => "marking-up",
+            Phase::WaitsForActivation(_) => "waits-for-activation",
             Phase::Installed => "installed",
         }
     }
@@ -77,6 +81,7 @@ impl Phase {
             Phase::Superseded(other) => Some(format!("interface {other} is newer and has the same iface-id")),
             Phase::NoChassis => Some("this chassis is not registered in the Southbound database".into()),
             Phase::Postponed(_) => Some("another chassis has just claimed it".into()),
+            Phase::WaitsForActivation(strategies) => Some(format!("waits for activation ({strategies})")),
             _ => None,
         }
     }
@@ -140,6 +145,8 @@ pub struct Inputs<'a> {
     pub has_data: &'a dyn Fn(Uuid) -> bool,
     /// What the dataplane has acknowledged: equal VIF, so a changed one counts as not served yet.
     pub served: &'a dyn Fn(&LocalVif) -> Option<Served>,
+    /// Whether a device passes nothing and is listened on; `None` = not yet.
+    pub held: &'a dyn Fn(u32) -> Option<Served>,
     /// Zone of a port.
     pub zone: &'a dyn Fn(&str) -> u16,
     /// Devices whose programs a former process left attached.
@@ -165,6 +172,8 @@ pub struct PortWrite {
     pub encap: Option<Option<Uuid>>,
     /// `additional_encap`, whole.
     pub additional_encap: Option<BTreeSet<Uuid>>,
+    /// `options`, whole: the role that this chassis has may not change single keys. The row's options must still be the former ones.
+    pub options: Option<OptionsWrite>,
     /// `up`.
     pub up: Option<bool>,
     /// `virtual_parent`: cleared.
@@ -180,6 +189,28 @@ impl PortWrite {
     pub fn is_empty(&self) -> bool {
         *self == PortWrite { port: self.port, expected_chassis: self.expected_chassis, ..Default::default() }
     }
+}
+
+/// New value of Port_Binding.options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionsWrite {
+    /// What it must still be: northd writes the same column.
+    pub expected: StringMap,
+    /// What it becomes.
+    pub options: StringMap,
+}
+
+/// A port that waits for a frame of its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaiting {
+    /// Name of the port.
+    pub port: String,
+    /// Device where the frame will come from.
+    pub ifindex: u32,
+    /// VLAN tag of a nested port, 0 = the device's own port.
+    pub vlan: u16,
+    /// Which frames are waited for.
+    pub strategies: Strategies,
 }
 
 /// Keys of Interface.external_ids that we write.
@@ -214,6 +245,10 @@ pub struct Outcome {
     pub interfaces: Vec<InterfaceWrite>,
     /// What the dataplane must serve: exactly this.
     pub serve: Vec<LocalVif>,
+    /// What waits for a frame of its guest and is not served until then.
+    pub awaiting: Vec<Awaiting>,
+    /// What is wrong with ports, for people.
+    pub problems: Vec<String>,
     /// Datapaths that have a VIF here.
     pub datapaths: BTreeSet<Uuid>,
     /// State of every interface with an iface-id, by interface name.
@@ -259,6 +294,10 @@ struct Tracked {
 #[derive(Debug, Default)]
 pub struct Vifs {
     tracked: HashMap<String, Tracked>,
+    /// Ports whose guests have said that they run here.
+    activated: HashSet<String>,
+    /// Ports that waited for that at the last pass.
+    waiting: HashSet<String>,
     /// When we last wrote a claim, by port.
     claimed_at: HashMap<String, u64>,
     /// Refusals and the like that were logged, so that each is logged once.

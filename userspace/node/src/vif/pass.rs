@@ -1,9 +1,12 @@
 //! One pass over all VIFs.
 
+mod hold;
+
 use super::{
     CLAIM_INTERVAL_MS, Inputs, InterfaceWrite, Note, Outcome, Phase, PortWrite, REASON_KEY, Served, Tracked,
     VifInterface, VifState, Vifs,
 };
+use crate::activation;
 use crate::claim::{self, Role};
 use crate::dataplane::{LocalVif, LogicalPort};
 use crate::rows::{PortBinding, Uuid, is_true};
@@ -22,6 +25,8 @@ impl Vifs {
         pass.release_the_rest();
         let Pass { mut out, writes, kept, .. } = pass;
         self.tracked.retain(|name, _| kept.contains(name));
+        self.waiting.retain(|name| kept.contains(name));
+        self.activated.retain(|name| kept.contains(name));
         self.claimed_at.retain(|_, at| inputs.now_ms.saturating_sub(*at) < CLAIM_INTERVAL_MS);
         self.told.retain(|interface, _| out.states.contains_key(interface));
         out.ports = writes.into_values().filter(|write| !write.is_empty()).collect();
@@ -64,7 +69,9 @@ impl Pass<'_, '_> {
     fn interface(&mut self, id: &str, interface: &VifInterface) {
         let phase = self.advance(id, interface);
         match phase {
-            Phase::MarkingUp | Phase::Installed => self.interface_keys(interface, Some(self.inputs.wall_ms)),
+            Phase::MarkingUp | Phase::WaitsForActivation(_) | Phase::Installed => {
+                self.interface_keys(interface, Some(self.inputs.wall_ms))
+            }
             // Our own row is missing for the moment: what is installed stays so.
             Phase::NoChassis => {}
             // What is on its way keeps no `ovn-installed` of a former life; what is refused or lost must not keep it either.
@@ -97,7 +104,9 @@ impl Pass<'_, '_> {
         let Some(chassis) = self.inputs.chassis else {
             if self.vifs.tracked.get(id).is_some_and(|tracked| tracked.installed) {
                 self.kept.insert(id.to_owned());
-                self.program(port, ifindex, 0, true);
+                if !self.vifs.waiting.contains(id) {
+                    self.program(port, ifindex, 0, true);
+                }
             }
             return Phase::NoChassis;
         };
@@ -113,7 +122,16 @@ impl Pass<'_, '_> {
         if !tracked.confirmed && !tracked.installed {
             return Phase::Claimed;
         }
-        let phase = self.program(port, ifindex, 0, tracked.confirmed);
+        let awaits = self.awaits(port, role, chassis);
+        let phase = match awaits {
+            Some(strategies) => self.hold(port, ifindex, 0, strategies, tracked.confirmed),
+            None => self.program(port, ifindex, 0, tracked.confirmed),
+        };
+        if awaits.is_some() {
+            self.vifs.waiting.insert(id.to_owned());
+        } else {
+            self.vifs.waiting.remove(id);
+        }
         let children = self.children(id, port, ifindex, role, chassis);
         let phase = match phase {
             Some(phase) => phase,
@@ -131,7 +149,10 @@ impl Pass<'_, '_> {
         if phase == Phase::Installed {
             self.raise_children(&children);
         }
-        phase
+        match awaits {
+            Some(strategies) if phase == Phase::Installed => Phase::WaitsForActivation(strategies),
+            _ => phase,
+        }
     }
 
     fn mark_up(&mut self, id: &str, port: &PortBinding, interface: &VifInterface, role: Role) -> Phase {
@@ -334,8 +355,18 @@ impl Pass<'_, '_> {
             if self.claim(&child.logical_port, &child, &BTreeMap::new(), role, chassis).is_some() {
                 continue;
             }
-            if confirmed && self.program(&child, ifindex, tag, true).is_none() {
-                ready.push(child);
+            let awaits = self.awaits(&child, role, chassis);
+            match awaits {
+                Some(strategies) => {
+                    self.hold(&child, ifindex, tag, strategies, confirmed);
+                }
+                // A guest that does not run here yet has no nested ones that do.
+                None if self.vifs.waiting.contains(parent) => {}
+                None => {
+                    if confirmed && self.program(&child, ifindex, tag, true).is_none() {
+                        ready.push(child);
+                    }
+                }
             }
         }
         ready
@@ -411,7 +442,10 @@ impl Pass<'_, '_> {
         let mut others = port.additional_chassis.clone();
         others.remove(&chassis);
         let encaps = self.without_our_encaps(port);
+        let me = self.inputs.me.system_id;
+        let options = activation::is_activated(&port.options, me).then(|| hold::options(port, me, false));
         let write = self.write(port);
+        write.options = options;
         write.additional_chassis = Some(others);
         if encaps != port.additional_encap {
             write.additional_encap = Some(encaps);

@@ -4,6 +4,8 @@ use super::*;
 use crate::claim::Me;
 use crate::rows::StringMap;
 
+mod waiting;
+
 const US: Uuid = Uuid::from_u128(0xa1);
 const OTHER: Uuid = Uuid::from_u128(0xa2);
 const DATAPATH: Uuid = Uuid::from_u128(0xd1);
@@ -16,6 +18,7 @@ struct World {
     ports: Vec<PortBinding>,
     has_data: bool,
     served: Option<Served>,
+    held: Option<Served>,
     taken_over: BTreeSet<u32>,
     now: u64,
     log: Vec<String>,
@@ -76,6 +79,7 @@ impl World {
             ports,
             has_data: true,
             served: Some(Served::Yes),
+            held: Some(Served::Yes),
             taken_over: BTreeSet::new(),
             now: 100_000,
             log: Vec::new(),
@@ -83,7 +87,7 @@ impl World {
     }
 
     fn look(&mut self) -> Outcome {
-        let served = self.served.clone();
+        let (served, held) = (self.served.clone(), self.held.clone());
         let has_data = self.has_data;
         self.vifs.pass(&Inputs {
             me: Me { system_id: "hv1", hostname: "host1" },
@@ -93,6 +97,7 @@ impl World {
             ports: &self.ports,
             has_data: &|_| has_data,
             served: &|_| served.clone(),
+            held: &|_| held.clone(),
             zone: &|_| 5,
             taken_over: &self.taken_over,
             now_ms: self.now,
@@ -123,6 +128,10 @@ impl World {
             }
             if let Some(all) = &write.additional_encap {
                 port.additional_encap = all.clone();
+            }
+            if let Some(write) = &write.options {
+                assert_eq!(port.options, write.expected);
+                port.options = write.options.clone();
             }
             if let Some(up) = write.up {
                 port.up = Some(up);

@@ -1,0 +1,167 @@
+//! Live migration: a port on two chassis, whose second place waits for its guest (ovn-nb(5), `options:activation-strategy`).
+
+use anyhow::{Context as _, Result, ensure};
+use oxbow_testkit::frames::Frames;
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Cloud, Node, Northd, VifSpec, wait_until};
+use std::time::Duration;
+
+/// MAC addresses of the port that migrates, of a guest on hv1, of one on hv2.
+const MOVER: [u8; 6] = [0, 0, 0, 0, 3, 1];
+const HERE: [u8; 6] = [0, 0, 0, 0, 1, 1];
+const THERE: [u8; 6] = [0, 0, 0, 0, 2, 1];
+
+/// An EtherType for experiments (IEEE 802), so that nothing else is counted.
+const MARKED: [u8; 2] = [0x88, 0xb5];
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A guest's network card.
+struct Card {
+    name: &'static str,
+    mac: [u8; 6],
+    frames: Frames,
+}
+
+impl Card {
+    fn send(&self, to: [u8; 6], marker: u8) -> Result<()> {
+        let mut frame = [to, self.mac].concat();
+        frame.extend(MARKED);
+        frame.resize(60, marker);
+        self.frames.send(&frame).with_context(|| format!("{} sends {marker}", self.name))
+    }
+
+    /// As qemu does when the guest begins to run.
+    fn announce(&self) -> Result<()> {
+        let mut frame = [[0xff; 6], self.mac].concat();
+        frame.extend([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+        frame.extend(self.mac);
+        frame.extend([0; 4]);
+        frame.extend(self.mac);
+        frame.resize(60, 0);
+        self.frames.send(&frame).with_context(|| format!("{} announces itself", self.name))
+    }
+
+    fn marker(&self, wait: Duration) -> Result<Option<Option<u8>>> {
+        let received = self.frames.receive(wait)?;
+        Ok(received.map(|got| (got.frame.get(12..14) == Some(&MARKED)).then(|| got.frame[14])))
+    }
+
+    /// Everything received until this marker has come.
+    fn until(&self, last: u8) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while all.last() != Some(&last) {
+            let next = self.marker(PATIENCE)?;
+            all.extend(next.with_context(|| format!("{} waits for {last} and has {all:?}", self.name))?);
+        }
+        Ok(all)
+    }
+
+    /// Everything that has come so far.
+    fn so_far(&self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(marker) = self.marker(Duration::ZERO)? {
+            all.extend(marker);
+        }
+        Ok(all)
+    }
+}
+
+fn card(cloud: &Cloud, name: &'static str, mac: [u8; 6]) -> Result<Card> {
+    Ok(Card { name, mac, frames: Frames::open(cloud.vif(name)?.guest(), "eth0")? })
+}
+
+fn until_port_says(cloud: &Cloud, hypervisor: usize, what: &str) -> Result<()> {
+    wait_until(&format!("hv{} says {what}", hypervisor + 1), PATIENCE, || {
+        let ports = cloud.hypervisors()[hypervisor].appctl("debug/ports")?;
+        let line = ports.lines().find(|line| line.split(' ').nth(1) == Some("mover")).unwrap_or_default();
+        Ok(Look::when(line.contains(what), || ports.clone()))
+    })
+}
+
+fn binding(cloud: &Cloud, column: &str) -> Result<String> {
+    Ok(cloud.sbctl(&format!("--bare --columns={column} find Port_Binding logical_port=mover"))?.trim().to_owned())
+}
+
+fn a_guest_migrates(cloud: &mut Cloud) -> Result<()> {
+    cloud.nbctl("ls-add sw0")?;
+    for (port, mac) in [("mover", MOVER), ("here", HERE), ("there", THERE)] {
+        cloud.nbctl(&format!("lsp-add sw0 {port} -- lsp-set-addresses {port} {}", text(mac)))?;
+    }
+    cloud.nbctl("lsp-set-options mover requested-chassis=hv1,hv2 activation-strategy=rarp")?;
+    cloud.add_vif(0, VifSpec::new("here", &text(HERE), &[]))?;
+    cloud.add_vif(1, VifSpec::new("there", &text(THERE), &[]))?;
+    cloud.add_vif(0, VifSpec::new("mover", &text(MOVER), &[]))?;
+    // The same port on the destination, as libvirt plugs it in before memory is copied.
+    let device = cloud.create_vif(1, VifSpec::new("mover-hv2", &text(MOVER), &[]))?.device().to_owned();
+    cloud.hypervisors()[1]
+        .vsctl(&format!("add-port br-int {device} -- set Interface {device} external_ids:iface-id=mover"))?;
+    until_port_says(cloud, 1, "waits for activation (rarp)")?;
+    let installed = cloud.hypervisors()[1].vsctl(&format!("get Interface {device} external_ids:ovn-installed"))?;
+    ensure!(installed.trim().trim_matches('"') == "true", "{installed}: the destination is ready for the guest");
+    cloud.sync()?;
+    let (here, there) = (card(cloud, "here", HERE)?, card(cloud, "there", THERE)?);
+    let (old, new) = (card(cloud, "mover", MOVER)?, card(cloud, "mover-hv2", MOVER)?);
+
+    // The source alone receives. What follows on the same way to hv2 says that a copy would have come.
+    here.send(MOVER, 1)?;
+    here.send(THERE, 2)?;
+    ensure!((old.until(1)?, there.until(2)?) == (vec![1], vec![2]));
+    there.send(MOVER, 3)?;
+    ensure!(old.until(3)? == [3], "also from the destination's own chassis");
+    // What the destination sends goes nowhere.
+    new.send(HERE, 4)?;
+    there.send(HERE, 5)?;
+    ensure!(here.until(5)? == [5]);
+    ensure!(new.so_far()?.is_empty(), "blocked");
+    let options = binding(cloud, "options")?;
+    ensure!(!options.contains("additional-chassis-activated"), "{options}");
+
+    // The guest runs at its destination.
+    new.announce()?;
+    wait_until("hv2 is listed as active", PATIENCE, || {
+        let options = binding(cloud, "options")?;
+        Ok(Look::when(options.contains("additional-chassis-activated=hv2"), || options.clone()))
+    })?;
+    until_port_says(cloud, 1, " installed")?;
+    let options = binding(cloud, "options")?;
+    ensure!(options.contains("requested-chassis=hv1,hv2"), "other options are kept: {options}");
+    for (from, marker) in [(&here, 6), (&there, 7)] {
+        from.send(MOVER, marker)?;
+        ensure!((old.until(marker)?, new.until(marker)?) == (vec![marker], vec![marker]), "both, once each");
+    }
+    new.send(HERE, 8)?;
+    ensure!(here.until(8)? == [8]);
+
+    // The migration ends.
+    cloud.nbctl("--wait=sb lsp-set-options mover requested-chassis=hv2")?;
+    let hv2 = cloud.sbctl("--bare --columns=_uuid find Chassis name=hv2")?;
+    wait_until("the port is hv2's alone", PATIENCE, || {
+        let (chassis, additional) = (binding(cloud, "chassis")?, binding(cloud, "additional_chassis")?);
+        let (up, options) = (binding(cloud, "up")?, binding(cloud, "options")?);
+        let alone = chassis == hv2.trim() && additional.is_empty() && up == "true";
+        let done = alone && !options.contains("additional-chassis-activated");
+        Ok(Look::when(done, || format!("{chassis} {additional} {up} {options}")))
+    })?;
+    until_port_says(cloud, 1, " installed")?;
+    cloud.sync()?;
+    here.send(MOVER, 9)?;
+    there.send(MOVER, 10)?;
+    let mut received = [new.until(9)?, new.until(10).or_else(|_| new.so_far())?].concat();
+    received.sort_unstable();
+    ensure!(received == [9, 10], "{received:?}");
+    ensure!(old.so_far()?.is_empty(), "the source is left");
+    Ok(())
+}
+
+#[test]
+fn a_migrated_port_comes_to_life_by_its_guest_s_frame() -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(a_guest_migrates)
+}
+
+#[test]
+fn the_same_under_our_northd() -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(a_guest_migrates)
+}
