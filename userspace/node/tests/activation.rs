@@ -165,15 +165,13 @@ fn a_device_may_go_down_and_up_and_away_and_come_back() {
         assert!(heard.iter().all(|from| *from == (ifindex, 0)));
         // It goes, and one with its index comes.
         plugged.host.ip("link del vif0").expect("removed");
-        plugged.host.ip(&format!("link add vif0 index {ifindex} type dummy")).expect("made");
-        let gone = async {
-            while listeners.state(ifindex).is_some() {
-                listeners.ready().await;
-                listeners.heard();
-            }
-        };
-        tokio::time::timeout(PATIENCE, gone).await.expect("the dead socket is closed");
-        assert!(listeners.follow(&wanted));
+        plugged.host.ip(&format!("link add vif0 index {ifindex} type veth peer name vif1")).expect("made");
+        assert!(listeners.follow(&wanted), "the old socket is dead");
         assert_eq!(listeners.state(ifindex), Some(Ok(())));
+        for device in ["vif0", "vif1"] {
+            plugged.host.ip(&format!("link set {device} up")).expect("up");
+        }
+        Frames::open(&plugged.host, "vif1").expect("a socket").send(&frame(0x8035, &[])).expect("sent");
+        assert_eq!(hear(&mut listeners).await, [(ifindex, 0)]);
     });
 }

@@ -33,7 +33,7 @@ struct Listener {
 }
 
 impl Listeners {
-    /// Listens for exactly this. True when a socket was opened or closed, or could not be opened for another reason than before.
+    /// Listens for exactly this, anew on a device that went and came back. True when a socket was opened or closed, or could not be opened for another reason than before.
     /// Inside the runtime.
     pub fn follow(&mut self, wanted: &BTreeMap<u32, Wanted>) -> bool {
         let before = self.by_device.len();
@@ -41,7 +41,7 @@ impl Listeners {
         let mut changed = before != self.by_device.len();
         for (ifindex, wanted) in wanted {
             let old = self.by_device.get(ifindex);
-            if matches!(old, Some(Ok(listener)) if listener.wanted == *wanted) {
+            if matches!(old, Some(Ok(listener)) if listener.wanted == *wanted && is_bound(&listener.socket)) {
                 continue;
             }
             let new = Listener::open(*ifindex, wanted)
@@ -117,9 +117,8 @@ impl Listener {
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Told once when the device goes down; the socket hears again when it comes up.
-                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) && is_bound(&self.socket)? => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                // ENETDOWN is told once when the device goes down; the socket hears again when it comes up.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENETDOWN)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -190,13 +189,13 @@ fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) 
 }
 
 /// Whether the socket still has its device: the kernel unbinds it when the device goes, even if one with the same index follows.
-fn is_bound(socket: &AsyncFd<OwnedFd>) -> io::Result<bool> {
+fn is_bound(socket: &AsyncFd<OwnedFd>) -> bool {
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     let mut size = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the buffer is live and of the length given.
     let got = unsafe { libc::getsockname(socket.get_ref().as_raw_fd(), (&raw mut address).cast(), &raw mut size) };
-    if got < 0 { Err(io::Error::last_os_error()) } else { Ok(address.sll_ifindex > 0) }
+    got == 0 && address.sll_ifindex > 0
 }
 
 /// The next frame that the device has received, its outer tag in place; nothing for one that this host has sent.
