@@ -4,8 +4,9 @@ mod host;
 
 use anyhow::{Result, ensure};
 use host::Host;
+use oxbow_testkit::frames::Frames;
 use oxbow_testkit::wait::{Look, PATIENCE};
-use oxbow_testkit::{Northd, OvsdbServer, Process, wait_until};
+use oxbow_testkit::{Northd, OvsdbServer, Process, link, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -63,6 +64,27 @@ fn secured(host: &Host) -> Result<(OvsdbServer, Process, String)> {
     Ok((sb, northd, "ssl:127.0.0.1:16642".to_owned()))
 }
 
+/// Binds a port as additional chassis and has its guest say that it runs here: both are updates of Port_Binding.
+fn activate_a_second_place(host: &Host, sb: &OvsdbServer) -> Result<()> {
+    sb.sbctl("chassis-add hv2 geneve 192.0.2.2")?;
+    host.nb("lsp-add sw0 lp1 -- lsp-set-options lp1 requested-chassis=hv2,hv1 activation-strategy=rarp")?;
+    link::veth(&host.ns, "vif1", &host.ns, "guest1")?;
+    host.vsctl("add-port br-int vif1 -- set Interface vif1 external_ids:iface-id=lp1")?;
+    host.until("it waits", |host| {
+        let ports = host.appctl("debug/ports")?;
+        Ok(Look::when(ports.contains("waits for activation (rarp)"), || ports.clone()))
+    })?;
+    let mut frame = [[0xff; 6], [2, 0, 0, 0, 0, 1]].concat();
+    frame.extend([0x80, 0x35]);
+    frame.resize(60, 0);
+    Frames::open(&host.ns, "guest1")?.send(&frame)?;
+    host.until("listed as active", |_| {
+        let options = sb.sbctl("--bare --columns=options find Port_Binding logical_port=lp1")?;
+        Ok(Look::when(options.contains("additional-chassis-activated=hv1"), || options.clone()))
+    })?;
+    sb.sbctl("chassis-del hv2").map(|_| ())
+}
+
 #[test]
 fn everything_is_written_with_the_role_ovn_controller() -> Result<()> {
     let mut host = Host::new(Northd::None)?;
@@ -90,6 +112,7 @@ fn everything_is_written_with_the_role_ovn_controller() -> Result<()> {
         host.until_equal("zone", "z", |_| sb.sbctl("--bare --columns=transport_zones list Chassis"))?;
         host.vsctl("del-port br-int tap0")?;
         host.until_equal("released", "false", |_| binding("up"))?;
+        activate_a_second_place(host, &sb)?;
         host.nb("--timeout=30 --wait=hv sync")?;
         let log = std::fs::read_to_string(host.path("node.log"))?;
         ensure!(!log.contains("transaction error"), "{log}");
