@@ -5,6 +5,7 @@
 
 use crate::cloud::Hypervisor;
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::programs::{TestRun as _, TestRunOptions};
 use oxbow_abi::topology::{
     Address, CHASSIS_DF, CHASSIS_RESOLVED, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT,
 };
@@ -25,6 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(0);
 /// Index and name of the underlay device.
 const UNDERLAY: u32 = 50;
+/// `struct __sk_buff` (linux/bpf.h): its size, and where the interface index is.
+const SKB_CONTEXT: usize = 192;
+const SKB_IFINDEX: usize = 40;
+/// Answers of a classifier (linux/pkt_cls.h).
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_REDIRECT: u32 = 7;
 /// Ethernet's shortest frame, without its checksum.
 const MINIMUM: usize = 60;
 /// A VLAN tag.
@@ -71,6 +78,17 @@ impl From<&Output> for Out {
             }
         }
     }
+}
+
+/// What a run by BPF_PROG_TEST_RUN came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestRun {
+    /// What was expected.
+    Agreed,
+    /// Something else, in words.
+    Disagreed(String),
+    /// The frame cannot be judged this way.
+    NotJudged,
 }
 
 /// The programs of one hypervisor, loaded.
@@ -192,6 +210,70 @@ impl Kernel {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// The same by BPF_PROG_TEST_RUN: copies really leave, the last output is the program's answer and its buffer. Frames with VLAN tags, which
+    /// the kernel keeps beside the buffer, and those that it refuses to run a program on, are not judged this way.
+    ///
+    /// # Errors
+    /// When the call fails, or something comes out that no program of ours makes.
+    pub fn test_run(&mut self, ifindex: u32, frame: &[u8], expected: &[Out]) -> Result<TestRun> {
+        let tagged = |frame: &[u8]| matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]));
+        let out_tagged = |out: &Out| match out {
+            Out::Device(_, frame) | Out::Tunnel(_, _, _, _, frame) => tagged(frame),
+        };
+        if tagged(frame) || expected.iter().any(out_tagged) {
+            return Ok(TestRun::NotJudged);
+        }
+        let mut context = [0u8; SKB_CONTEXT];
+        context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut data = vec![0; frame.len() + 256];
+        let backend = self.backend.as_mut().context("no backend")?;
+        let program = backend.instance().program(Role::Vif).context("no program")?;
+        let ran = self.hypervisor.enter(|| {
+            program.test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut data),
+                ctx_in: Some(&context),
+                repeat: 1,
+                ..TestRunOptions::default()
+            })
+        })?;
+        let Ok(ran) = ran else { return Ok(TestRun::NotJudged) };
+        data.truncate(ran.data_size_out as usize);
+        let mut found = Vec::new();
+        let redirected = ran.return_value == TC_ACT_REDIRECT;
+        let copies = expected.len().saturating_sub(usize::from(redirected));
+        while let Some(received) = self.ears.receive(if found.len() < copies { PATIENCE } else { GRACE })? {
+            let underlay = received.ifindex == UNDERLAY;
+            let frame = received.frame;
+            found.push(if underlay { decapsulate(&frame)? } else { Out::Device(received.ifindex, frame) });
+        }
+        // What is expected and has not left as a copy must be the answer, and nothing else may be.
+        let mut left: Vec<&Out> = expected.iter().collect();
+        let mut strangers = Vec::new();
+        for out in &found {
+            match left.iter().position(|wanted| out.same_but_padding(wanted)) {
+                Some(at) => drop(left.remove(at)),
+                None => strangers.push(out),
+            }
+        }
+        let answer = match left.as_slice() {
+            [] => ran.return_value == TC_ACT_SHOT,
+            [wanted @ Out::Device(index, _)] => {
+                redirected && Out::Device(*index, data.clone()).same_but_padding(wanted)
+            }
+            [wanted] => redirected && decapsulate(&data).is_ok_and(|out| out.same_but_padding(wanted)),
+            _ => false,
+        };
+        let agreed = strangers.is_empty() && answer;
+        if agreed {
+            return Ok(TestRun::Agreed);
+        }
+        let answer = ran.return_value;
+        Ok(TestRun::Disagreed(format!(
+            "answer {answer}, buffer {data:02x?}, copies {found:02x?}, expected {expected:02x?}"
+        )))
     }
 
     /// Forgets addresses that the programs learned: each packet is judged by itself.

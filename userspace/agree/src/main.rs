@@ -15,7 +15,7 @@ use std::time::Instant;
 /// For each cloud Debian's ovn-northd writes the logical flows; Oxbow compiles them for every hypervisor (ports bound in turn) and
 /// loads them into the kernel. Valid, mutated and hostile frames are sent from every port: the reference is compared with ovn-trace (same
 /// outputs, same fields), the programs with the reference (same outputs, same bytes), by real frames on real devices, each twice: once
-/// walked, once with the verdict cache warm. Without contents, random layer-2 clouds are made.
+/// walked, once with the verdict cache warm; one in four is also run by BPF_PROG_TEST_RUN. Without contents, random layer-2 clouds are made.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask agree", max_term_width = 120)]
 struct Args {
@@ -87,8 +87,14 @@ fn run(args: &Args) -> Result<bool> {
         let abstained: usize = tally.abstained.values().sum();
         println!(
             "{seconds:>5} s  {:<24} {:>6} packets, {:>6} delivered, {abstained:>5} not judged by ovn-trace, {:>6} frames through the programs \
-             ({} from the cache), {} disagreements",
-            cloud.name, tally.packets, tally.delivered, tally.frames, tally.cached, tally.disagreements
+             ({} from the cache, {} test runs besides), {} disagreements",
+            cloud.name,
+            tally.packets,
+            tally.delivered,
+            tally.frames,
+            tally.cached,
+            tally.test_runs,
+            tally.disagreements
         );
         sum += tally;
     }

@@ -3,7 +3,7 @@
 use crate::cloud::Cloud;
 use crate::compare::{Verdict, judge};
 use crate::generator::{Generator, Identity};
-use crate::kernel::{Kernel, Out};
+use crate::kernel::{Kernel, Out, TestRun};
 use crate::random::Random;
 use crate::southbound::{PortRow, Southbound};
 use crate::trace::Trace;
@@ -27,9 +27,14 @@ pub struct Tally {
     pub frames: usize,
     /// Of them, answered from the verdict cache.
     pub cached: u64,
+    /// Runs by BPF_PROG_TEST_RUN.
+    pub test_runs: usize,
     /// Disagreements.
     pub disagreements: usize,
 }
+
+/// One packet in this many is also run by BPF_PROG_TEST_RUN.
+const SAMPLE: usize = 4;
 
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
@@ -40,6 +45,7 @@ impl std::ops::AddAssign for Tally {
         }
         self.frames += other.frames;
         self.cached += other.cached;
+        self.test_runs += other.test_runs;
         self.disagreements += other.disagreements;
     }
 }
@@ -215,6 +221,21 @@ impl Session {
                     };
                     disagreements.push(format!("the loaded programs and the reference disagree: {found}"));
                     break;
+                }
+            }
+            // A sample: what the wire has shown is shown by BPF_PROG_TEST_RUN as well.
+            if let Arrival::Device { ifindex } = arrival
+                && tally.packets % SAMPLE == 0
+            {
+                let ran = kernel.test_run(ifindex, &frame, &expected)?;
+                tally.test_runs += usize::from(ran != TestRun::NotJudged);
+                if let TestRun::Disagreed(found) = ran {
+                    disagreements.push(format!(
+                        "BPF_PROG_TEST_RUN on hypervisor {here}, device {ifindex}, frame {frame:02x?}: {found}"
+                    ));
+                }
+                if !outcome.learned.is_empty() {
+                    kernel.forget()?;
                 }
             }
             for output in &outcome.outputs {
