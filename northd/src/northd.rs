@@ -184,8 +184,9 @@ impl Northd {
                     self.nb_dirty.insert(key);
                 }
             }
-            if change.table == nb::logical_switch_port::TABLE || change.table == nb::logical_switch::TABLE {
-                self.garbage.everything();
+            // The key it has until now; where it gets another one, the allocators say so.
+            if let Some(key) = self.source.allocations.datapath_key_of(change.uuid) {
+                self.garbage.datapath(key);
             }
         }
     }
@@ -301,6 +302,12 @@ impl Northd {
 
     fn compute(&mut self) -> u64 {
         Allocations::update(&mut self.source, self.compiler.profile, &mut self.engine);
+        for key in self.source.allocations.moved.drain(..) {
+            match key {
+                Some(key) => self.garbage.datapath(key),
+                None => self.garbage.everything(),
+            }
+        }
         let wave = self.engine.run(&self.compiler, &self.source);
         for change in &wave.changes {
             self.absorb(change.unit, &change.old, &change.new);

@@ -11,6 +11,7 @@ use crate::source::Source;
 
 /// The tables of which (some) rows are not compiled.
 pub(crate) const TABLES: &[&TableDef] = &[
+    nb::logical_switch::TABLE,
     nb::logical_switch_port::TABLE,
     nb::acl::TABLE,
     nb::meter::TABLE,
@@ -109,6 +110,12 @@ fn describe(row: &Row) -> Option<Entry> {
         // A name that is empty or not unique would not tell which.
         Some(Entry { what, name: if name.is_empty() { uuid.to_string() } else { name } })
     };
+    if table == nb::logical_switch::TABLE {
+        use nb::logical_switch as ls;
+        // Registered groups: what is not flooded reaches only `mcast_flood` ports.
+        let snoops = row.get(ls::OTHER_CONFIG).get_bool("mcast_snoop", false);
+        return if snoops { entry("multicast groups learnt on switch", row.get(ls::NAME).to_string()) } else { None };
+    }
     if table == nb::logical_switch_port::TABLE {
         use nb::logical_switch_port as lsp;
         return if row.get(lsp::TYPE) == "router" {

@@ -52,6 +52,8 @@ pub(crate) struct Allocations {
     dirty: Dirty,
     /// Requests that could not be met, for the log.
     pub(crate) refusals: Vec<String>,
+    /// Datapath keys that got another owner since they were last taken; none for any of them.
+    pub(crate) moved: Vec<Option<i64>>,
 }
 
 /// What the allocators have to look at in the next run.
@@ -77,6 +79,11 @@ impl Allocations {
 
     pub(crate) fn addresses(&self, port: Uuid) -> Option<&Text> {
         self.ipam.addresses(port)
+    }
+
+    /// The key of a switch, or of the switch of a port.
+    pub(crate) fn datapath_key_of(&self, row: Uuid) -> Option<i64> {
+        self.datapaths.key(*self.switch_of.get(&row).unwrap_or(&row))
     }
 
     /// The port that has a key in the key space of the datapath that has a key: what an FDB row speaks of.
@@ -122,6 +129,9 @@ impl Allocations {
             changed.insert((Allocation::Addresses, port));
         }
         for (what, row) in changed {
+            if what == Allocation::DatapathKey {
+                self.moved.extend(self.datapaths.key(row).map(Some));
+            }
             engine.touch(&Fact::Allocated(what, row), Aspects::ALL);
         }
     }
@@ -160,6 +170,7 @@ impl Allocations {
         }
         engine.touch(&Fact::Allocated(Allocation::Globals, Uuid::ZERO), Aspects::ALL);
         if self.globals.max_datapath_key < old.max_datapath_key {
+            self.moved.push(None);
             dirty.switches.extend(self.datapaths.above(self.globals.max_datapath_key));
             for space in self.ports.values() {
                 dirty.ports.extend(space.above(self.globals.max_port_key));
