@@ -225,7 +225,7 @@ impl Session {
             }
             // A sample: what the wire has shown is shown by BPF_PROG_TEST_RUN as well.
             if let Arrival::Device { ifindex } = arrival
-                && tally.packets % SAMPLE == 0
+                && tally.packets.is_multiple_of(SAMPLE)
             {
                 let ran = kernel.test_run(ifindex, &frame, &expected)?;
                 tally.test_runs += usize::from(ran != TestRun::NotJudged);
