@@ -3,7 +3,9 @@
 mod chance;
 mod compare;
 mod database;
+mod generator;
 mod history;
+mod minimize;
 mod naming;
 mod random;
 mod sandbox;
@@ -230,7 +232,7 @@ fn random_sequence(
         comparison.run(&content(steps), &mut Total::default()).is_ok_and(|failures| !failures.is_empty())
     };
     let upto = first.point.min(steps.len());
-    let minimal = random::minimize(&steps[..upto], fails);
+    let minimal = minimize::minimize(&steps[..upto], fails);
     println!("  reproduce with `cargo xtask parity --random {length} --seed {seed}`, or with this script:");
     for line in random::script(&minimal).lines() {
         println!("    {line}");

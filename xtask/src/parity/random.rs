@@ -1,41 +1,11 @@
-//! Random sequences of valid changes to logical switches, and the shortest script that still shows a difference.
+//! Random sequences of valid changes to logical switches.
 
 use std::fmt::Write as _;
 
+use super::generator::Random;
+
 /// Changes in one sequence; longer runs consist of several, each on fresh databases.
 pub(super) const SEQUENCE: usize = 25;
-/// Runs spent on shortening a failing sequence.
-const MINIMIZE_BUDGET: usize = 40;
-
-/// A generator with a fixed algorithm (SplitMix64, Steele et al. 2014), so that a seed means the same for ever.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        if from.is_empty() { None } else { from.get(self.below(from.len())) }
-    }
-
-    fn one_of<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
-
 #[derive(Clone, Debug)]
 struct Port {
     name: String,
@@ -75,33 +45,6 @@ pub(super) fn script(steps: &[String]) -> String {
         let _ = writeln!(text, "{step}\n# step");
         text
     })
-}
-
-/// The shortest sequence found for which `fails` still holds: removes ever smaller stretches while it does.
-pub(super) fn minimize(steps: &[String], fails: impl Fn(&[String]) -> bool) -> Vec<String> {
-    let mut kept = steps.to_vec();
-    let mut budget = MINIMIZE_BUDGET;
-    let mut stretch = kept.len().div_ceil(2);
-    while stretch >= 1 {
-        let mut at = 0;
-        let mut removed = false;
-        while at < kept.len() && budget > 0 {
-            let mut shorter = kept.clone();
-            shorter.drain(at..(at + stretch).min(kept.len()));
-            budget -= 1;
-            if !shorter.is_empty() && fails(&shorter) {
-                kept = shorter;
-                removed = true;
-            } else {
-                at += stretch;
-            }
-        }
-        if budget == 0 || (stretch == 1 && !removed) {
-            break;
-        }
-        stretch = if stretch == 1 { 1 } else { stretch.div_ceil(2) };
-    }
-    kept
 }
 
 fn mac(random: &mut Random) -> String {
@@ -453,16 +396,5 @@ mod tests {
     fn a_seed_means_the_same_for_ever() {
         assert_eq!(sequence(7, 40), sequence(7, 40));
         assert_ne!(sequence(7, 40), sequence(8, 40));
-        let mut random = Random(0);
-        // The published test vector of SplitMix64 for seed 0.
-        assert_eq!(random.next(), 0xe220_a839_7b1d_cdaf);
-    }
-
-    #[test]
-    fn minimizing_keeps_what_is_needed() {
-        let steps: Vec<String> = (0..25).map(|n| n.to_string()).collect();
-        let needed = ["3", "17"];
-        let fails = |steps: &[String]| needed.iter().all(|need| steps.iter().any(|step| step == need));
-        assert_eq!(minimize(&steps, fails), needed);
     }
 }
