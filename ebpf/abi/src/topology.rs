@@ -126,7 +126,9 @@ pub const MEMBER_CHASSIS: u32 = 1 << 31;
 
 /// Key of map `OX_GROUPS`, hash without preallocation.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct ChunkKey {
     /// Tunnel key of the datapath.
     pub datapath: u32,

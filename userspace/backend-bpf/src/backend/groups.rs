@@ -22,6 +22,8 @@ pub(super) struct Groups {
     order: FxHashMap<(DatapathKey, GroupKey), Vec<u32>>,
     kernel: FxHashMap<ChunkKey, Chunk>,
     gone: Vec<ChunkKey>,
+    /// Chunks that a commit which has not succeeded yet may have written: they are written again whatever they should hold now.
+    attempted: BTreeSet<ChunkKey>,
 }
 
 impl Groups {
@@ -35,16 +37,20 @@ impl Groups {
             let wanted = members(program, datapath, group);
             let before = self.order.get(&(datapath, group)).map(Vec::as_slice).unwrap_or_default();
             let order = reorder(before, wanted);
-            let chunks = order.len().div_ceil(CHUNK).max(before.len().div_ceil(CHUNK));
+            let first = ChunkKey { datapath: datapath.0, group: group.0, chunk: 0 };
+            let attempted = self.attempted.range(first..=ChunkKey { chunk: u32::MAX, ..first }).last();
+            let attempted = attempted.map_or(0, |key| key.chunk as usize + 1);
+            let chunks = order.len().div_ceil(CHUNK).max(before.len().div_ceil(CHUNK)).max(attempted);
             for chunk in 0..chunks {
                 let key = ChunkKey { datapath: datapath.0, group: group.0, chunk: chunk as u32 };
                 let slice = |list: &[u32]| {
                     list.get(chunk * CHUNK..).map(|rest| rest[..rest.len().min(CHUNK)].to_vec()).unwrap_or_default()
                 };
                 let now = slice(&order);
-                if self.kernel.contains_key(&key) && slice(before) == now {
+                if self.kernel.contains_key(&key) && slice(before) == now && !self.attempted.contains(&key) {
                     continue;
                 }
+                self.attempted.insert(key);
                 let mut next = Members { from: version, count: now.len() as u32, ..EMPTY };
                 next.member[..now.len()].copy_from_slice(&now);
                 let kept = self
@@ -74,6 +80,7 @@ impl Groups {
             }
         }
         self.dirty.clear();
+        self.attempted.clear();
     }
 
     /// After a grace period: empty chunks to remove from the kernel.
@@ -141,6 +148,7 @@ fn reorder(before: &[u32], mut wanted: BTreeSet<u32>) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oxbow_pipeline::ir::{Group, LogicalPort, PortKey};
 
     #[test]
     fn members_stay_where_they_are() {
@@ -151,5 +159,65 @@ mod tests {
         assert_eq!(reorder(&[1, 2, 3], set(&[1, 9, 3])), [1, 9, 3]);
         assert_eq!(reorder(&[1, 2, 3], set(&[])), [] as [u32; 0]);
         assert_eq!(reorder(&[1, 2, 3, 4, 5], set(&[5])), [5]);
+    }
+
+    /// A group of that many local ports, from 1.
+    fn program(ports: u32) -> Program {
+        let datapath = DatapathKey(1);
+        let mut program = Program::default();
+        for key in 1..=ports {
+            let port = LogicalPort {
+                datapath,
+                key: PortKey(key),
+                name: format!("p{key}").into(),
+                kind: PortKind::Vif,
+                location: Location::Local { ifindex: key, tag: None },
+                additional: Vec::new(),
+                port_security: Vec::new(),
+            };
+            program.put_port((datapath, PortKey(key)), Some(port.into()));
+        }
+        let members = (1..=ports).map(PortKey).collect();
+        let group = Group { datapath, key: GroupKey(0x8000), name: "_MC_flood".into(), members };
+        program.put_group((datapath, GroupKey(0x8000)), Some(group.into()));
+        program
+    }
+
+    /// Members that a packet of a version meets, as the programs read them.
+    fn met(kernel: &FxHashMap<ChunkKey, Chunk>, version: u32) -> Vec<u32> {
+        let mut found = Vec::new();
+        for chunk in 0.. {
+            let Some(value) = kernel.get(&ChunkKey { datapath: 1, group: 0x8000, chunk }) else { break };
+            let newest = value.members.iter().filter(|m| m.from <= version).max_by_key(|m| m.from);
+            let Some(members) = newest else { break };
+            found.extend_from_slice(&members.member[..members.count as usize]);
+            if (members.count as usize) < CHUNK {
+                break;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_a_failed_commit_wrote_is_written_over_by_the_next_one() {
+        let mut groups = Groups::default();
+        let mut kernel: FxHashMap<ChunkKey, Chunk> = FxHashMap::default();
+        let (key, full) = ((DatapathKey(1), GroupKey(0x8000)), CHUNK as u32);
+        groups.mark(key.0, key.1);
+        let writes = groups.writes(&program(full), 1);
+        kernel.extend(writes.chunks.iter().copied());
+        groups.committed(writes);
+        // Ten ports more, in a commit that fails after its writes; then they are gone again before the next one.
+        groups.mark(key.0, key.1);
+        kernel.extend(groups.writes(&program(full + 10), 2).chunks);
+        let writes = groups.writes(&program(full), 2);
+        kernel.extend(writes.chunks.iter().copied());
+        groups.committed(writes);
+        let all: Vec<u32> = (1..=full).collect();
+        assert_eq!((met(&kernel, 1), met(&kernel, 2)), (all.clone(), all));
+        for gone in groups.settle() {
+            kernel.remove(&gone);
+        }
+        assert_eq!(kernel.len(), 1);
     }
 }
