@@ -266,3 +266,30 @@ fn rules_that_cannot_be_held_are_reported_and_fail_closed() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_dropping_rule_without_any_place_keeps_the_policy_before_in_force() {
+    let ns = namespace();
+    ns.enter(|| {
+        // Room for the two action lists of the first policy and for no more.
+        let mut backend = open(Sizes { blocks: 3, ..small() });
+        let (mut switch, changes) = one_rule();
+        backend.commit(&switch.program, &changes).unwrap();
+        let rule = switch.rule(Pipeline::Ingress, 0, 30, &[(Field::EthDst, 5)], vec![]);
+        let more = Changes { rules_added: vec![rule.clone()], ..Changes::default() };
+        switch.program.apply(&more);
+        let error = backend.commit(&switch.program, &more).unwrap_err();
+        assert!(matches!(&error, CommitError::Unclosed(what) if what.contains("OX_BLOCKS")), "{error}");
+        let consequences: Vec<_> = backend.problems().map(|(id, p)| (id, p.consequence)).collect();
+        assert_eq!(consequences, [(rule.id, oxbow_backend_bpf::Consequence::CommitRefused)]);
+        let version = backend.version();
+        assert!(backend.commit(&switch.program, &Changes::default()).is_err(), "trying again changes nothing");
+        assert_eq!(backend.version(), version);
+        let gone = Changes { rules_removed: vec![rule], ..Changes::default() };
+        switch.program.apply(&gone);
+        assert!(backend.commit(&switch.program, &gone).unwrap().version > version);
+        assert_eq!(backend.problems().count(), 0);
+        backend.remove_everything().unwrap();
+    })
+    .unwrap();
+}

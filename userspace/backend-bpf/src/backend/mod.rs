@@ -52,6 +52,8 @@ pub enum Consequence {
     LeftOut,
     /// Its whole table drops on this datapath, because it is a dropping rule.
     TableClosed,
+    /// It is a dropping rule and not even its table can be closed: no version with it comes into force.
+    CommitRefused,
 }
 
 impl std::fmt::Display for Consequence {
@@ -60,6 +62,7 @@ impl std::fmt::Display for Consequence {
             Self::Drops => "matching packets dropped",
             Self::LeftOut => "flow left out",
             Self::TableClosed => "table closed",
+            Self::CommitRefused => "policy before stays in force",
         })
     }
 }
@@ -73,6 +76,9 @@ pub enum CommitError {
     /// An array map has no room.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    /// A dropping rule has no place, and its table cannot be closed either.
+    #[error("a dropping rule cannot be held, so the policy before stays in force: {0}")]
+    Unclosed(String),
     /// Waiting for a grace period failed.
     #[error("waiting for packets of the old version to finish: {0}")]
     Grace(#[source] std::io::Error),
@@ -206,6 +212,9 @@ impl Backend {
     }
 
     fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
+        if let Some(what) = self.rules.unclosed() {
+            return Err(CommitError::Unclosed(what.to_owned()));
+        }
         self.settle()?;
         let version = self.version + 1;
         let mut done = Committed { version, ..Committed::default() };

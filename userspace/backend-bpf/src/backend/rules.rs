@@ -35,12 +35,16 @@ struct Held {
     has_block: bool,
     dims: Arc<[Dim]>,
     entries: Vec<(u32, Key)>,
+    /// Nothing that it matches may pass.
+    drops: bool,
 }
 
 pub(super) struct Rules {
     held: FxHashMap<RuleId, Held>,
     users: FxHashMap<SetId, FxHashSet<RuleId>>,
     problems: BTreeMap<RuleId, Problem>,
+    /// Dropping rules that could neither be placed nor have their table closed. While there is one, no version with it may come into force.
+    unclosed: BTreeMap<RuleId, String>,
     lflow_capacity: u32,
     /// Blocks of rules that went since the last commit, and since the last grace period.
     going: Vec<u32>,
@@ -59,6 +63,7 @@ impl Rules {
             held: FxHashMap::default(),
             users: FxHashMap::default(),
             problems: BTreeMap::new(),
+            unclosed: BTreeMap::new(),
             lflow_capacity,
             going: Vec::new(),
             gone: Vec::new(),
@@ -67,6 +72,32 @@ impl Rules {
 
     pub(super) fn problems(&self) -> impl Iterator<Item = (RuleId, &Problem)> {
         self.problems.iter().map(|(id, problem)| (*id, problem))
+    }
+
+    /// Why the difference that was taken over cannot be put in force, if it cannot.
+    pub(super) fn unclosed(&self) -> Option<&str> {
+        self.unclosed.values().next().map(String::as_str)
+    }
+
+    /// A rule cannot be held: a passing one is left out, a dropping one closes its table.
+    fn fail(&mut self, places: &mut Places<'_>, id: RuleId, lflow: LflowId, held: &mut Held, what: String) {
+        let consequence = if held.drops {
+            held.clear(places.tables, id);
+            let before = held.has_block.then_some(held.placement.block);
+            match held.close(places) {
+                Ok(()) => {
+                    self.going.extend(before);
+                    Consequence::TableClosed
+                }
+                Err(full) => {
+                    self.unclosed.insert(id, format!("{what}; {full}"));
+                    Consequence::CommitRefused
+                }
+            }
+        } else {
+            Consequence::LeftOut
+        };
+        self.problems.insert(id, Problem { lflow, datapath: held.datapath, what, consequence });
     }
 
     /// Follows a difference.
@@ -136,16 +167,16 @@ impl Rules {
         dims: &Arc<[Dim]>,
         content: Content<'_>,
     ) {
-        let mut report = |what: String, consequence| {
-            self.problems.insert(id, Problem { lflow, datapath, what, consequence });
+        let drops = match &content {
+            Content::Answer(answer) => *answer == SubResult::Fail,
+            Content::Acts(acts) => only_drops(acts),
         };
-        let Ok(table) = places.stages.table(places.tables, datapath, place) else {
-            report("no room for another table (OX_TABLES)".into(), Consequence::LeftOut);
-            return;
+        let table = match places.stages.table(places.tables, datapath, place) {
+            Ok(table) => table,
+            Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
         };
         let counter = if lflow.0 < self.lflow_capacity { lflow.0 } else { 0 };
         let mut placement = Placement { rule: id.0, priority, block: 0, lflow: counter, operand: [0; OPERANDS] };
-        let mut drops = false;
         let mut has_block = false;
         match content {
             Content::Answer(answer) => {
@@ -157,12 +188,11 @@ impl Rules {
                 if let SubResult::Goto(sub) = answer {
                     placement.operand[0] = sub_number(sub) as u32;
                 }
-                drops = answer == SubResult::Fail;
             }
             Content::Acts(acts) => {
-                drops = drops || only_drops(acts);
                 let compiled = compile(acts).unwrap_or_else(|error| {
-                    report(error.to_string(), Consequence::Drops);
+                    let what = error.to_string();
+                    self.problems.insert(id, Problem { lflow, datapath, what, consequence: Consequence::Drops });
                     compile::Compiled::only(drop_op(Reason::UnsupportedAction))
                 });
                 match places.blocks.intern(&compiled.ops) {
@@ -171,25 +201,16 @@ impl Rules {
                         placement.operand = compiled.operand;
                         has_block = true;
                     }
-                    Err(full) => {
-                        report(full.to_string(), Consequence::LeftOut);
-                        return;
-                    }
+                    Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
                 }
             }
         }
-        let mut held =
-            Held { datapath, egress, table, placement, has_block, dims: Arc::clone(dims), entries: Vec::new() };
+        let entries = Vec::new();
+        let mut held = Held { datapath, egress, table, placement, has_block, dims: Arc::clone(dims), entries, drops };
         let alternatives: Vec<Vec<Masked>> = dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
         if let Err(what) = held.insert(places.tables, &alternatives) {
             held.clear(places.tables, id);
-            if drops {
-                // A packet that should have been dropped must not pass because its rule is missing.
-                report(what, Consequence::TableClosed);
-                held.close(places);
-            } else {
-                report(what, Consequence::LeftOut);
-            }
+            self.fail(places, id, lflow, &mut held, what);
         }
         raise(places.guards, program, &held, None);
         for dim in dims.iter() {
@@ -200,8 +221,19 @@ impl Rules {
         self.held.insert(id, held);
     }
 
+    /// Not even a place for the rule can be had.
+    fn no_room(&mut self, id: RuleId, lflow: LflowId, datapath: DatapathKey, drops: bool, full: &Exhausted) {
+        let what = full.to_string();
+        let consequence = if drops { Consequence::CommitRefused } else { Consequence::LeftOut };
+        if drops {
+            self.unclosed.insert(id, what.clone());
+        }
+        self.problems.insert(id, Problem { lflow, datapath, what, consequence });
+    }
+
     fn remove(&mut self, places: &mut Places<'_>, program: &Program, id: RuleId) {
         self.problems.remove(&id);
+        self.unclosed.remove(&id);
         let Some(mut held) = self.held.remove(&id) else { return };
         raise(places.guards, program, &held, None);
         held.clear(places.tables, id);
@@ -231,8 +263,9 @@ impl Rules {
     ) {
         let users: Vec<RuleId> = self.users.get(&set).map(|ids| ids.iter().copied().collect()).unwrap_or_default();
         for id in users {
-            let Some(held) = self.held.get_mut(&id) else { continue };
-            raise(places.guards, program, held, Some((set, removed, added)));
+            // Taken out while it changes, so that what fails can be reported.
+            let Some(mut held) = self.held.remove(&id) else { continue };
+            raise(places.guards, program, &held, Some((set, removed, added)));
             for (n, dim) in held.dims.clone().iter().enumerate() {
                 if dim.alternatives != Alternatives::Set(set) {
                     continue;
@@ -243,17 +276,11 @@ impl Rules {
                 held.withdraw(places.tables, id, &alternatives);
                 alternatives[n] = added.to_vec();
                 if let Err(what) = held.insert(places.tables, &alternatives) {
-                    self.problems.insert(
-                        id,
-                        Problem {
-                            lflow: LflowId(held.placement.lflow),
-                            datapath: held.datapath,
-                            what,
-                            consequence: Consequence::LeftOut,
-                        },
-                    );
+                    let lflow = LflowId(held.placement.lflow);
+                    self.fail(places, id, lflow, &mut held, what);
                 }
             }
+            self.held.insert(id, held);
         }
     }
 
@@ -300,17 +327,21 @@ impl Held {
     }
 
     /// Drops everything that reaches the table.
-    fn close(&mut self, places: &mut Places<'_>) {
+    fn close(&mut self, places: &mut Places<'_>) -> Result<(), Exhausted> {
         let (shape, key) = (Shape::default(), Key::new());
-        let block = if self.has_block { places.blocks.intern(&[drop_op(Reason::TableClosed)]) } else { Ok(SUB_FAIL) };
-        let Ok(block) = block else { return };
-        if self.has_block {
-            places.blocks.release(self.placement.block);
+        let block = if self.has_block { places.blocks.intern(&[drop_op(Reason::TableClosed)])? } else { SUB_FAIL };
+        let placement = Placement { priority: u16::MAX, block, operand: [0; OPERANDS], ..self.placement };
+        match places.tables.insert(self.table, &shape, key.clone(), placement) {
+            Ok(number) => self.entries.push((number, key)),
+            Err(full) => {
+                if self.has_block {
+                    places.blocks.release(block);
+                }
+                return Err(full);
+            }
         }
-        self.placement = Placement { priority: u16::MAX, block, operand: [0; OPERANDS], ..self.placement };
-        if let Ok(number) = places.tables.insert(self.table, &shape, key.clone(), self.placement) {
-            self.entries.push((number, key));
-        }
+        self.placement = placement;
+        Ok(())
     }
 }
 
