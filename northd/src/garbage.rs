@@ -6,12 +6,15 @@ use oxbow_ovsdb::{RowChange, TableDef, Transaction, Uuid};
 use oxbow_schema::sb;
 
 use crate::source::Source;
+use crate::store::{Desired, Key, RowKey};
 
 /// Learnt rows, and which have to be looked at: a changed port costs the rows of its datapath, not all.
 #[derive(Debug, Default)]
 pub(crate) struct Garbage {
     /// FDB rows by datapath key.
     fdb: BTreeMap<i64, BTreeSet<Uuid>>,
+    /// MAC_Binding and IGMP_Group rows. Few on a cloud of switches: all are looked at when a port binding goes.
+    others: BTreeSet<Uuid>,
     /// Datapath keys whose rows may speak of ports that are gone.
     dirty: BTreeSet<i64>,
     all: bool,
@@ -20,6 +23,13 @@ pub(crate) struct Garbage {
 impl Garbage {
     /// Takes note of a southbound change.
     pub(crate) fn notice(&mut self, change: &RowChange) {
+        if [sb::mac_binding::TABLE, sb::igmp_group::TABLE].contains(&change.table) {
+            if change.new.is_some() {
+                self.others.insert(change.uuid);
+            } else {
+                self.others.remove(&change.uuid);
+            }
+        }
         if change.table != sb::fdb::TABLE {
             return;
         }
@@ -49,8 +59,40 @@ impl Garbage {
         self.all = true;
     }
 
-    /// Deletes FDB rows of ports that do not exist.
-    pub(crate) fn collect(&mut self, source: &Source, transaction: &mut Transaction) {
+    /// Deletes what was learnt about ports and datapaths that do not exist.
+    ///
+    /// `ports_go`: this transaction deletes port bindings. Only then are neighbours' rows looked at, as stock does; they go in the same transaction,
+    /// because a datapath cannot go while a MAC_Binding refers to it.
+    pub(crate) fn collect(
+        &mut self,
+        source: &Source,
+        desired: &Desired,
+        ports_go: bool,
+        transaction: &mut Transaction,
+    ) {
+        if ports_go {
+            self.collect_others(source, desired, transaction);
+        }
+        self.collect_fdb(source, transaction);
+    }
+
+    /// MAC_Binding rows of ports that nobody wants a binding for, and IGMP_Group rows whose datapath is gone.
+    fn collect_others(&self, source: &Source, desired: &Desired, transaction: &mut Transaction) {
+        for &uuid in &self.others {
+            if let Some(row) = source.row(sb::mac_binding::TABLE, uuid) {
+                let port = Key::Text(row.get(sb::mac_binding::LOGICAL_PORT).clone());
+                if desired.row(&RowKey::new(sb::port_binding::TABLE, port)).is_none() {
+                    transaction.delete(sb::mac_binding::TABLE, uuid);
+                }
+            } else if let Some(row) = source.row(sb::igmp_group::TABLE, uuid)
+                && row.get(sb::igmp_group::DATAPATH).is_none()
+            {
+                transaction.delete(sb::igmp_group::TABLE, uuid);
+            }
+        }
+    }
+
+    fn collect_fdb(&mut self, source: &Source, transaction: &mut Transaction) {
         const TABLE: &TableDef = sb::fdb::TABLE;
         let dirty = std::mem::take(&mut self.dirty);
         let keys: Vec<i64> = if std::mem::take(&mut self.all) {

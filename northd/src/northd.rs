@@ -362,9 +362,10 @@ impl Northd {
 
     fn reconcile(&mut self, nb_cfg: Option<i64>) -> Transaction {
         let interner = self.compiler.flows.borrow();
+        let ports_go = self.desired.gives_up_any(sb::port_binding::TABLE);
         let mut transaction =
             Pass::new(&self.source, &mut self.observed, &mut self.desired, &mut self.flows, &interner).run();
-        self.garbage.collect(&self.source, &mut transaction);
+        self.garbage.collect(&self.source, &self.desired, ports_go, &mut transaction);
         if let (Some(nb_cfg), Some(row)) = (nb_cfg, self.source.table(sb::sb_global::TABLE).next())
             && row.get(sb::sb_global::NB_CFG) != nb_cfg
         {

@@ -153,6 +153,11 @@ impl Desired {
         (!empty).then_some(row)
     }
 
+    /// Whether a row of that table that may be in the database is not wanted any more.
+    pub(crate) fn gives_up_any(&self, table: &TableDef) -> bool {
+        self.dirty.iter().any(|key| key.table.index == table.index && self.row(key).is_none())
+    }
+
     /// The names of the ports in a multicast group.
     pub(crate) fn members(&self, key: &RowKey) -> impl Iterator<Item = &Text> {
         self.members.get(key).into_iter().flatten()
