@@ -105,10 +105,15 @@ fn a_stream_that_is_no_json_is_left_and_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("nb.sock");
     let listener = UnixListener::bind(&socket).unwrap();
+    // The error is in the status until a connection works: none may before it was seen.
+    let (seen, wait) = mpsc::channel();
     std::thread::spawn(move || {
         if let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            // Whoever closes first decides what the client sees: it is to be the client.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
+        let _ = wait.recv();
         let (sender, _receiver) = mpsc::channel();
         serve(&listener, vec![(json!([false, Uuid::ZERO.to_string(), rows(&[(1, "sw")])]), None)], &sender);
     });
@@ -120,6 +125,7 @@ fn a_stream_that_is_no_json_is_left_and_tried_again() {
                 status.last_error.as_deref().is_some_and(|error| error.contains("instead of \"{\""))
             })
             .await;
+        seen.send(()).unwrap();
         client.synchronized().await;
         assert_eq!(client.replica().len(nb::logical_switch::TABLE), 1);
     });
