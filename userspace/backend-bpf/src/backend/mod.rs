@@ -5,8 +5,9 @@
 //! 1. blocks, tuples, rules, tables, stage maps, group chunks for version `v + 1` (packets of `v` do not look at them);
 //! 2. VIFs and ports that are gone are removed (fail closed);
 //! 3. `version = v + 1`: new packets use the new policy, whole;
-//! 4. VIFs and ports that are new or changed are written (never before the rules that guard them are in force);
-//! 5. guards are raised to `v + 1`: cached verdicts that rest on what changed die;
+//! 4. VIFs and ports that are new or changed are written (never before the rules that guard them are in force), and the version is raised once
+//!    more: a packet of `v + 1` may have met an old one;
+//! 5. guards are raised to the version in force: cached verdicts that rest on what changed die;
 //! 6. after a grace period what only `v` used is removed and its indexes are free again.
 //!
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
