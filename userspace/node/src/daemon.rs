@@ -4,7 +4,7 @@ use crate::commands::{Command, commands};
 use crate::config::Identity;
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
-use crate::engine::{Engine, LFLOW_RUN, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
+use crate::engine::{Engine, LFLOW_RUN, Leaving, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
@@ -575,8 +575,34 @@ impl Node {
         reply.ok(text);
     }
 
+    /// Reads on until all that is to be taken back is known: a process may be told to leave before it has read what a former one left.
+    async fn learn_what_is_ours(&mut self) {
+        loop {
+            match self.engine.leaving() {
+                Leaving::Ready => return,
+                Leaving::Ask(conditions) => {
+                    if let Some(southbound) = &mut self.sb {
+                        let request = southbound.client.set_conditions(conditions);
+                        self.engine.conditions_sent(request);
+                    }
+                }
+                Leaving::Wait => {}
+            }
+            self.follow_remote();
+            let sb = self.sb.as_mut();
+            tokio::select! {
+                event = self.ovs.next() => self.ovs_event(event),
+                event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => self.sb_event(event),
+            }
+        }
+    }
+
     /// Takes leave: rows first, while the databases still listen, then the kernel.
     async fn farewell(&mut self) {
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        if tokio::time::timeout_at(deadline, self.learn_what_is_ours()).await.is_err() {
+            tracing::warn!(target: "main", "not all rows of this chassis are known: those that are not stay as they are");
+        }
         let (local, south) = self.engine.cleanup();
         let deadline = tokio::time::Instant::now() + FAREWELL;
         if let Some((sb, transaction)) = self.sb.as_mut().zip(south) {

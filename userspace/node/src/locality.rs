@@ -93,6 +93,11 @@ impl Watch {
         self.since.get(&datapath).is_some_and(|since| *since <= self.answered)
     }
 
+    /// Whether the ports of this Chassis row are among what was asked for last.
+    pub fn covers_chassis(&self, chassis: Uuid) -> bool {
+        self.any && (self.asked.everything || self.asked.chassis == Some(chassis))
+    }
+
     /// Whether nothing that was asked for is outstanding.
     pub fn is_complete(&self) -> bool {
         self.any && self.answered >= self.last_request

@@ -1,13 +1,56 @@
 //! Graceful exit: what is ours goes.
 
 use super::Engine;
+use crate::conditions::conditions;
+use crate::locality::Interest;
 use crate::vif::REASON_KEY;
 use crate::writes;
-use oxbow_ovsdb::Transaction;
+use oxbow_ovsdb::{Condition, TableDef, Transaction};
 use oxbow_schema::{ovs, sb};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How far a process that is told to leave is.
+#[derive(Debug)]
+pub enum Leaving {
+    /// Everything that [`Engine::cleanup`] takes back is known.
+    Ready,
+    /// Ask for the rows of this chassis; the number of the request goes to [`Engine::conditions_sent`].
+    Ask(Vec<(&'static TableDef, Condition)>),
+    /// Something is on its way.
+    Wait,
+}
+
 impl Engine {
+    /// Whether it is known what to take back. What was read before the process was told to leave may lack the very rows that name this
+    /// chassis, and a transaction under way may add to them.
+    pub fn leaving(&mut self) -> Leaving {
+        if !self.ovs_line.ever || self.ovs_line.busy {
+            return Leaving::Wait;
+        }
+        self.read_config();
+        let Some(config) = self.config.as_ref().filter(|config| config.cleanup_on_exit && config.remote.is_some())
+        else {
+            return Leaving::Ready;
+        };
+        let Some(system_id) = config.system_id.clone() else { return Leaving::Ready };
+        if !self.sb_line.synchronized || self.sb_line.busy || self.pending_interest.is_some() {
+            return Leaving::Wait;
+        }
+        let Some(ours) = self.sb.our_chassis(&system_id).map(|row| row.uuid) else { return Leaving::Ready };
+        if self.watch.covers_chassis(ours) {
+            return if self.watch.is_complete() { Leaving::Ready } else { Leaving::Wait };
+        }
+        let interest = Interest {
+            everything: config.monitor_all,
+            system_id: Some(system_id),
+            chassis: Some(ours),
+            ..Interest::default()
+        };
+        let ask = conditions(&interest);
+        self.pending_interest = Some(interest);
+        Leaving::Ask(ask)
+    }
+
     /// The transactions that remove our rows and keys: Open_vSwitch first, then OVN_Southbound.
     pub fn cleanup(&self) -> (Option<Transaction>, Option<Transaction>) {
         let mut local = Transaction::new(ovs::DATABASE);

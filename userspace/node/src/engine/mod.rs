@@ -10,6 +10,8 @@ mod program;
 mod report;
 mod southbound;
 
+pub use cleanup::Leaving;
+
 use crate::activation::listen::Listeners;
 use crate::config::{Config, Identity};
 use crate::dataplane::{Dataplane, LocalVif, Opener};
