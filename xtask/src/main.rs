@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
 mod agree;
-mod bench_ovsdb;
+mod bench;
 mod build_ebpf;
 mod demo;
 mod gen_idl;
@@ -32,12 +32,6 @@ struct Cli {
     command: Command,
 }
 
-/// Measures one thing against another in the same run and prints the ratio with its spread.
-#[derive(Debug, Subcommand)]
-enum Bench {
-    Ovsdb(bench_ovsdb::Args),
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     Setup(setup::Args),
@@ -45,8 +39,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Vm(vm::Args),
-    #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Args),
     GenIdl(gen_idl::Args),
     Parity(parity::Args),
     Agree(agree::Args),
@@ -69,7 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
-        Command::Bench(Bench::Ovsdb(args)) => bench_ovsdb::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Agree(args) => agree::run(&args),

@@ -1,0 +1,42 @@
+//! The benchmarks in their quick form: every row is there. What the figures are is nobody's business here.
+
+#![expect(clippy::unwrap_used, reason = "tests: a failed step is a failed test")]
+
+use std::process::Command;
+
+/// Runs a benchmark's quick form and returns its rows as JSON.
+fn rows(bench: &str, args: &[&str]) -> Vec<serde_json::Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let (json, markdown) = (dir.path().join("report.json"), dir.path().join("report.md"));
+    let output = Command::new(env!("CARGO_BIN_EXE_oxbow-bench"))
+        .args([bench, "--quick", "--json"])
+        .arg(&json)
+        .arg("--markdown")
+        .arg(&markdown)
+        .args(args)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{said}", output.status);
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(report["bench"], bench);
+    let rows = report["rows"].as_array().unwrap().clone();
+    let table = std::fs::read_to_string(markdown).unwrap();
+    assert_eq!(table.lines().filter(|line| line.contains("cargo xtask bench")).count(), rows.len(), "{table}");
+    for row in &rows {
+        for contender in row["contenders"].as_array().unwrap() {
+            assert!(contender["median"].as_f64().is_some_and(f64::is_finite), "{said}");
+        }
+    }
+    rows
+}
+
+#[test]
+fn ovsdb_measures_cpu_and_memory_of_both_clients() {
+    let rows = rows("ovsdb", &["--ports", "200", "--flows", "1200"]);
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["OVSDB: 200 ports and 1200 flows received, CPU", "OVSDB: 200 ports and 1200 flows received, peak memory"]
+    );
+}
