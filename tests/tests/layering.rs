@@ -37,7 +37,10 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-northd", &["oxbow-ovsdb", "oxbow-schema", "oxbow-incr", "oxbow-daemon"]),
     ("oxbow-ctl", &["oxbow-abi", "oxbow-ovsdb", "oxbow-schema", "oxbow-daemon"]),
     ("oxbow-testkit", &[]),
-    ("oxbow-agree", &["oxbow-abi", "oxbow-backend-bpf", "oxbow-pipeline", "oxbow-testkit"]),
+    (
+        "oxbow-agree",
+        &["oxbow-abi", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"],
+    ),
     (
         "oxbow-bench",
         &[
@@ -66,6 +69,7 @@ const JUDGES: &[&str] = &[
     "oxbow-lflow",
     "oxbow-pipeline",
     "oxbow-backend-bpf",
+    "oxbow-backend-openflow",
     "oxbow-testkit",
     "oxbow-agree",
     "oxbow-vm-tests",

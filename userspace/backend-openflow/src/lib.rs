@@ -1,0 +1,30 @@
+#![forbid(unsafe_code)]
+//! The OpenFlow backend: the pipeline's rules and world as OpenFlow 1.5 flows and groups with Nicira's extensions, kept in an Open vSwitch
+//! bridge by atomic bundles that hold nothing but differences.
+//!
+//! ```text
+//!  Program + Changes (pipeline)     Wiring (who numbers the bridge's ports: the node)
+//!        │                                │
+//!        ▼                                ▼
+//!  matching, action: rules → flows   physical: ports, groups, addresses → flows and groups      pure
+//!        └───────────────┬────────────────┘
+//!                        ▼
+//!  desired: what every flow is, by whose wish; what differs from what the switch was given         pure
+//!                        ▼
+//!  model: follows the program; prints                                                                pure
+//!                        ▼
+//!  backend + switch: bundles through ovs-ofctl, refusals, comparison after a restart                 processes
+//! ```
+//!
+//! Invariants: nothing here decides what a packet may do (that is the pipeline's); a commit is one bundle, whole or not at all; what cannot be
+//! expressed is reported by name and closes what it would have guarded.
+
+pub mod backend;
+pub mod model;
+pub mod switch;
+pub mod wiring;
+
+pub use backend::{Backend, CommitError, Committed};
+pub use model::{Consequence, Model, Problem};
+pub use switch::{Learned, OvsOfctl, Switch, SwitchError};
+pub use wiring::{OfPort, Tunnel, Wiring};
