@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use oxbow_testkit::Netns;
 use oxbow_testkit::artifacts::require_program;
 use oxbow_testkit::wait::{Look, wait_until};
@@ -29,7 +30,18 @@ impl Accelerator {
     /// KVM if a kernel proves within seconds to boot with it, else translation.
     ///
     /// That `/dev/kvm` can be opened proves nothing on machines that are virtual themselves.
+    ///
+    /// It is proved once in the life of the process.
     pub fn find(kernel: &Kernel) -> Result<Self> {
+        static FOUND: Mutex<Option<Accelerator>> = Mutex::new(None);
+        let mut found = FOUND.lock().map_err(|_| anyhow!("a thread panicked while it looked for an accelerator"))?;
+        if let Some(found) = *found {
+            return Ok(found);
+        }
+        Ok(*found.insert(Self::prove(kernel)?))
+    }
+
+    fn prove(kernel: &Kernel) -> Result<Self> {
         if std::fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Self::Tcg);
         }

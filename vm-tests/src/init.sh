@@ -1,10 +1,15 @@
 #!/bin/busybox sh
-# The guest's first and only program: brings the device up, then runs what comes through the second serial port.
+# The guest's first program: brings devices up, then runs what comes through the second serial port.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
+# What is there already (the real ip, say) comes first in PATH.
 /bin/busybox --install -s /bin
-export PATH=/bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+hostname guest
 
 for module in /modules/*.ko; do
     insmod "$module" || echo "cannot insert $module"

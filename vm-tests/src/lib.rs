@@ -1,19 +1,27 @@
-//! Virtual machines for tests: Debian's kernel and an initramfs made here, under QEMU.
+//! Virtual machines for tests: Debian's kernels and an initramfs made here, under QEMU.
 //!
-//! A [`Machine`] is a guest on a tap of a hypervisor's namespace. It has busybox for a user space and takes shell commands from the
-//! test through a second serial port. Nothing is installed: the kernel's package is unpacked below the target directory.
+//! A [`Machine`] boots a [`GuestImage`]: a [`Kernel`] and a [`GuestRoot`], which holds busybox and whatever else is put into it (programs of
+//! this machine come with their libraries). It takes shell commands from the test through a second serial port. Nothing is installed: a
+//! kernel's package is unpacked below the target directory.
 //!
 //! ```text
-//!  test ──unix socket──▶ ttyS1: commands, answers        ttyS0 ──▶ console.log
+//!  test ──unix socket──▶ ttyS1: commands, answers        ttyS0 ──▶ console
 //!                              └── /init (busybox sh) ──┘
-//!                                       eth0: virtio-net ── tap ── hypervisor
+//!                                       eth0, …: virtio-net or e1000e ── tap of a namespace, or a wire to another guest
 //! ```
 
 pub mod accelerator;
+pub mod apt;
+pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
+pub mod nic;
+pub mod root;
 
 pub use accelerator::Accelerator;
-pub use kernel::Kernel;
-pub use machine::{GuestImage, Machine, MachineSpec};
+pub use image::GuestImage;
+pub use kernel::{Choice, Kernel};
+pub use machine::{Machine, MachineSpec};
+pub use nic::Nic;
+pub use root::GuestRoot;

@@ -1,6 +1,5 @@
 //! A guest under QEMU.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,14 +13,13 @@ use oxbow_testkit::wait::{Look, wait_until};
 use oxbow_testkit::{Netns, Process};
 use tempfile::TempDir;
 
-use crate::accelerator::Accelerator;
-use crate::initramfs::Initramfs;
-use crate::kernel::Kernel;
+use crate::image::GuestImage;
+use crate::nic::Nic;
 
 /// How long a guest may take to boot. Translated on a busy machine it takes a minute.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// How long one command in a guest may take.
+/// How long one command in a guest may take, unless said.
 const COMMAND: Duration = Duration::from_secs(120);
 
 /// Memory that is enough for a guest that only talks, in MiB.
@@ -30,75 +28,28 @@ pub const SMALL: u32 = 256;
 /// The port at which every guest echoes what TCP brings.
 pub const ECHO_PORT: u16 = 7000;
 
-/// What all guests boot: a kernel and an initramfs.
-#[derive(Debug)]
-pub struct GuestImage {
-    kernel: Kernel,
-    accelerator: Accelerator,
-    initramfs: PathBuf,
-    _dir: TempDir,
-}
-
-impl GuestImage {
-    /// Debian's kernel with what a guest on a tap needs. Fetches what is missing.
-    pub fn build() -> Result<Self> {
-        Self::with(&[], &[])
-    }
-
-    /// As [`GuestImage::build`], with more modules, and with more files: name in the guest, file here. All are executable.
-    pub fn with(modules: &[&str], files: &[(&str, &Path)]) -> Result<Self> {
-        let kernel = Kernel::debian()?;
-        let accelerator = Accelerator::find(&kernel)?;
-        let dir = TempDir::with_prefix("oxbow-guest-").context("cannot make a temporary directory")?;
-        let initramfs = dir.path().join("initramfs");
-        let busybox = fs::read(require_program("busybox")?).context("cannot read busybox")?;
-        let mut archive = Initramfs::new(Vec::new());
-        for name in ["bin", "dev", "modules", "proc", "sys", "tmp"] {
-            archive.directory(name)?;
-        }
-        archive.character_device("dev/console", 5, 1)?;
-        archive.file("bin/busybox", 0o755, &busybox)?;
-        archive.file("init", 0o755, include_bytes!("init.sh"))?;
-        // Numbered, because /init inserts them in the order of their names.
-        let modules = [&["virtio_pci", "virtio_net"], modules].concat();
-        for (number, module) in kernel.modules(&modules)?.iter().enumerate() {
-            let contents = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
-            archive.file(&format!("modules/{number:02}.ko"), 0o644, &contents)?;
-        }
-        for (name, file) in files {
-            let contents = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            archive.file(name, 0o755, &contents)?;
-        }
-        fs::write(&initramfs, archive.finish()?).with_context(|| format!("cannot write {}", initramfs.display()))?;
-        Ok(Self { kernel, accelerator, initramfs, _dir: dir })
-    }
-
-    /// The kernel that the guests run.
-    pub fn kernel(&self) -> &Kernel {
-        &self.kernel
-    }
-
-    /// What runs them.
-    pub fn accelerator(&self) -> Accelerator {
-        self.accelerator
-    }
-}
-
 /// What tells one guest from another.
 #[derive(Debug, Clone)]
 pub struct MachineSpec<'a> {
     /// Its name in messages.
     pub name: &'a str,
-    /// The tap that it opens; without one its device leads nowhere.
-    pub tap: Option<&'a str>,
-    /// The MAC address of its device.
-    pub mac: &'a str,
-    /// Its addresses with prefix lengths.
+    /// Its devices: `eth0`, `eth1`, …
+    pub nics: &'a [Nic],
+    /// The addresses of `eth0`, with prefix lengths.
     pub addresses: &'a [String],
     /// Its memory, in MiB.
     pub memory: u32,
-    /// Whether its device may leave checksums and segmentation to the host, as virtio-net usually does.
-    pub offload: bool,
+    /// Its processors.
+    pub cpus: u32,
+    /// A directory that keeps `NAME.console` (what its kernel and `/init` print) and `NAME.qemu`; without one they go with the machine.
+    pub logs: Option<&'a Path>,
+}
+
+impl<'a> MachineSpec<'a> {
+    /// A guest that only talks: little memory, one processor, no addresses, no logs kept.
+    pub const fn small(name: &'a str, nics: &'a [Nic]) -> Self {
+        Self { name, nics, addresses: &[], memory: SMALL, cpus: 1, logs: None }
+    }
 }
 
 /// A running guest; killed when dropped.
@@ -111,28 +62,22 @@ pub struct Machine {
     /// What came through the control port and was not taken yet.
     received: Vec<u8>,
     commands: u32,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
 impl Machine {
-    /// Starts a guest in the namespace that has its tap. [`Machine::wait_ready`] waits until it has booted.
+    /// Starts a guest in the namespace that has its taps. [`Machine::wait_ready`] waits until it has booted.
     pub fn start(ns: &Netns, image: &GuestImage, spec: &MachineSpec<'_>) -> Result<Self> {
         let dir = TempDir::with_prefix("oxbow-vm-").context("cannot make a temporary directory")?;
-        let (console, control) = (dir.path().join("console"), dir.path().join("control"));
+        let logs = spec.logs.unwrap_or(dir.path());
+        std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let console = logs.join(format!("{}.console", spec.name));
+        let (control, log) = (dir.path().join("control"), logs.join(format!("{}.qemu", spec.name)));
         let mut command = Command::new(require_program("qemu-system-x86_64")?);
-        command.args(image.accelerator.arguments());
-        command.args([
-            "-m",
-            &spec.memory.to_string(),
-            "-smp",
-            "1",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
-        command.arg("-kernel").arg(&image.kernel.image).arg("-initrd").arg(&image.initramfs);
+        command.args(image.accelerator().arguments());
+        command.args(["-m", &spec.memory.to_string(), "-smp", &spec.cpus.to_string()]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        command.arg("-kernel").arg(&image.kernel().image).arg("-initrd").arg(image.initramfs());
         let mut line = String::from("console=ttyS0 panic=-1 mitigations=off");
         for address in spec.addresses {
             line.push_str(&format!(" oxbow.address={address}"));
@@ -141,16 +86,12 @@ impl Machine {
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.arg("-chardev").arg(format!("socket,id=control,path={},server=on,wait=off", control.display()));
         command.args(["-serial", "chardev:control"]);
-        command.arg("-netdev").arg(match spec.tap {
-            Some(tap) => format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off"),
-            None => "hubport,id=net,hubid=0".to_owned(),
-        });
-        let offload = if spec.offload { "" } else { ",csum=off,gso=off,guest_csum=off" };
-        // Without an option ROM: the guest does not boot from the network.
-        command.arg("-device").arg(format!("virtio-net-pci,netdev=net,mac={},romfile={offload}", spec.mac));
-        let qemu = ns.spawn(&format!("qemu of {}", spec.name), command, &dir.path().join("qemu.log"))?;
+        for (index, nic) in spec.nics.iter().enumerate() {
+            command.args(nic.arguments(index));
+        }
+        let qemu = ns.spawn(&format!("qemu of {}", spec.name), command, &log)?;
         let name = spec.name.to_owned();
-        let mut machine = Self { name, qemu, console, control: None, received: Vec::new(), commands: 0, dir };
+        let mut machine = Self { name, qemu, console, control: None, received: Vec::new(), commands: 0, _dir: dir };
         wait_until(&format!("the control port of {}", spec.name), COMMAND, || {
             machine.qemu.check_alive()?;
             machine.control = Some(UnixStream::connect(&control)?);
@@ -159,21 +100,36 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Its name in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Waits until the guest takes commands.
     pub fn wait_ready(&mut self) -> Result<()> {
-        self.receive_until("ready\n", BOOT).with_context(|| format!("{} does not boot", self.name)).map(|_| ())
+        self.receive_until("ready\n", BOOT, &mut |_| ()).with_context(|| format!("{} does not boot", self.name)).map(|_| ())
     }
 
     /// Runs a shell command in the guest and returns what it printed and its exit status.
     pub fn run(&mut self, command: &str) -> Result<(String, u32)> {
+        self.run_within(command, COMMAND, |_| ())
+    }
+
+    /// [`Machine::run`] with another deadline; each line that is printed is shown to `progress` as it comes.
+    pub fn run_within(
+        &mut self,
+        command: &str,
+        deadline: Duration,
+        mut progress: impl FnMut(&str),
+    ) -> Result<(String, u32)> {
         ensure!(!command.contains('\n'), "a guest takes commands of one line");
         self.commands += 1;
         let number = self.commands;
         let control = self.control.as_mut().context("the guest has no control port")?;
         control.write_all(format!("{number} {command}\n").as_bytes()).context("cannot write to the control port")?;
         let context = format!("`{command}` in {}", self.name);
-        let output = self.receive_until(&format!("\n={number} "), COMMAND).context(context)?;
-        let status = self.receive_until("\n", COMMAND)?;
+        let output = self.receive_until(&format!("\n={number} "), deadline, &mut progress).context(context)?;
+        let status = self.receive_until("\n", COMMAND, &mut |_| ())?;
         let status = status.trim().parse().with_context(|| format!("{status:?} is no exit status"))?;
         Ok((output, status))
     }
@@ -188,15 +144,16 @@ impl Machine {
     }
 
     /// The end of what the guest's kernel and `/init` printed.
-    pub fn console(&self) -> String {
+    pub fn console_tail(&self) -> String {
         tail(&self.console, 8000)
     }
 
     /// Takes what comes through the control port until `sign`, and returns what came before it.
-    fn receive_until(&mut self, sign: &str, deadline: Duration) -> Result<String> {
-        let Self { name, qemu, control, received, console, dir, .. } = self;
+    fn receive_until(&mut self, sign: &str, deadline: Duration, progress: &mut dyn FnMut(&str)) -> Result<String> {
+        let Self { name, qemu, control, received, console, .. } = self;
         let control = control.as_mut().context("the guest has no control port")?;
         control.set_nonblocking(true)?;
+        let mut shown = 0;
         let answer = wait_until(&format!("{sign:?} from {name}"), deadline, || {
             let mut buffer = [0; 4096];
             loop {
@@ -207,14 +164,23 @@ impl Machine {
                     Err(error) => bail!(error),
                 }
             }
-            if let Some(at) = received.windows(sign.len()).position(|window| window == sign.as_bytes()) {
+            let found = received.windows(sign.len()).position(|window| window == sign.as_bytes());
+            let end = found.unwrap_or(received.len());
+            while let Some(length) = received[shown..end].iter().position(|byte| *byte == b'\n') {
+                progress(&String::from_utf8_lossy(&received[shown..shown + length]));
+                shown += length + 1;
+            }
+            if let Some(at) = found {
+                if shown < at {
+                    progress(&String::from_utf8_lossy(&received[shown..at]));
+                }
                 let before = String::from_utf8_lossy(&received[..at]).into_owned();
                 received.drain(..at + sign.len());
                 return Ok(Look::Held(before));
             }
             qemu.check_alive()?;
             let seen = String::from_utf8_lossy(received);
-            let log = tail(&dir.path().join("qemu.log"), 2000);
+            let log = qemu.log_tail(2000);
             Ok(Look::NotYet(format!("control port: {seen}\nqemu: {log}\nconsole:\n{}", tail(console, 3000))))
         });
         control.set_nonblocking(false)?;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use oxbow_testkit::{Cloud, Node, Northd, wait};
-use oxbow_vm_tests::GuestImage;
+use oxbow_vm_tests::{Choice, GuestImage, Kernel};
 
 use crate::setup::{self, Need};
 use crate::{build_ebpf, process, workspace};
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// What the guests are: namespaces, or virtual machines (Debian's kernel, a small initramfs) on taps.
     #[arg(long, value_enum, default_value_t = GuestKind::Namespaces)]
     guests: GuestKind,
+    /// The kernel of guests that are virtual machines, as `cargo xtask vm --kernel` takes it.
+    #[arg(long, value_name = "KERNEL", default_value = "6.1")]
+    kernel: Choice,
     /// Leave the cloud running in the background, and print how to enter its machines and how to end it.
     #[arg(long)]
     keep: bool,
@@ -75,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt_on_signals()?;
     let start = Instant::now();
     prepare(args)?;
-    let image = guest_image(args.guests)?;
+    let image = guest_image(args)?;
     println!("ready after {} ms\n", start.elapsed().as_millis());
 
     let northd = if args.northd == Make::Stock { Northd::Stock } else { Northd::Oxbow };
@@ -136,12 +139,13 @@ fn prepare(args: &Args) -> Result<()> {
 }
 
 /// What virtual machines boot, if the guests are such.
-fn guest_image(guests: GuestKind) -> Result<Option<GuestImage>> {
-    if guests == GuestKind::Namespaces {
+fn guest_image(args: &Args) -> Result<Option<GuestImage>> {
+    if args.guests == GuestKind::Namespaces {
         return Ok(None);
     }
     println!("preparing virtual machines (Debian's kernel is 70 MB, fetched once)");
-    let image = GuestImage::build().context("virtual machines cannot be prepared")?;
+    let image = Kernel::find(&args.kernel).and_then(|kernel| GuestImage::small(&kernel));
+    let image = image.context("virtual machines cannot be prepared")?;
     println!("guests: Linux {} under QEMU, {}", image.kernel().release, image.accelerator());
     Ok(Some(image))
 }

@@ -8,7 +8,7 @@ use oxbow_testkit::capture::Capture;
 use oxbow_testkit::hypervisor::UPLINK;
 use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use oxbow_testkit::{Cloud, Node, VifSpec};
-use oxbow_vm_tests::{GuestImage, Machine, MachineSpec};
+use oxbow_vm_tests::{GuestImage, Machine, MachineSpec, Nic};
 
 use super::guest::Guest;
 use super::report::{Evidence, Report};
@@ -327,15 +327,10 @@ impl Story {
         let Some(image) = &self.image else { return self.cloud.create_vif(hypervisor, spec).map(|_| ()) };
         self.cloud.create_tap(hypervisor, spec)?;
         let (vif, host) = (self.cloud.vif(port)?, self.cloud.hypervisor_of(port)?);
-        let machine = MachineSpec {
-            name: port,
-            tap: Some(vif.device()),
-            memory: oxbow_vm_tests::machine::SMALL,
-            mac,
-            addresses: &vif.spec().addresses,
-            // ovs-vswitchd's userspace datapath takes only whole packets from a tap.
-            offload: host.node() == Node::Oxbow,
-        };
+        // ovs-vswitchd's userspace datapath takes only whole packets from a tap.
+        let nic = Nic::on_tap(vif.device(), mac, host.node() == Node::Oxbow);
+        let mut machine = MachineSpec::small(port, std::slice::from_ref(&nic));
+        machine.addresses = &vif.spec().addresses;
         let machine = Machine::start(host.ns(), image, &machine)?;
         self.machines.insert(port.to_owned(), RefCell::new(machine));
         Ok(())

@@ -1,0 +1,100 @@
+//! `cargo xtask vm`: other kernels, in virtual machines.
+
+mod executables;
+mod lab;
+mod load;
+mod report;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use oxbow_vm_tests::{Choice, Kernel};
+
+use crate::setup::{self, Need};
+use lab::Lab;
+use report::{Ended, Report};
+
+/// Runs Oxbow on other kernels than this machine's, in virtual machines.
+///
+/// A machine boots a kernel out of Debian's archive (fetched by apt-get once, unpacked below target/vm, not installed) and an
+/// initramfs made for the purpose: busybox, and the programs of this machine that a ring needs, with their libraries. It runs by KVM if a
+/// kernel proves within seconds to boot with it, else by translation, which is ten times slower and more. Each ring is run on each
+/// kernel; a failing one does not keep the next from running. Consoles are kept in target/vm/logs. Nothing is loaded into this machine's
+/// kernel but network namespaces and (ring guests) Oxbow itself. The last lines are a table of the results and the verdict. Needs root.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A kernel: 6.1 (Debian 12's own), new (Debian 12's backports, else Debian 13's), another suite's (sid, say), or a FILE: a kernel
+    /// package, a directory into which one was unpacked, or an image like /boot/vmlinuz-RELEASE with its modules in ../lib/modules. May be
+    /// given several times. Default: 6.1 and new.
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<Choice>,
+    /// A kernel to run on as well if it can be had; if not, that is said and is no failure.
+    #[arg(long, value_name = "KERNEL")]
+    also: Vec<Choice>,
+    /// What to run; may be given several times, or as a list with commas. Default: all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    ring: Vec<Ring>,
+    /// Only tests whose name contains this (rings that run test executables).
+    #[arg(value_name = "NAME")]
+    filter: Option<String>,
+}
+
+/// What is run in the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ring {
+    /// Does the kernel take the programs? Loads, attaches, detaches and removes them, and prints what its verifier counted.
+    Load,
+}
+
+impl Ring {
+    fn run(self, lab: &mut Lab, kernel: &Kernel) -> Result<String> {
+        match self {
+            Self::Load => load::run(lab, kernel),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the virtual machines run in network namespaces: run as root");
+    }
+    setup::ensure(&[Need::Ebpf, Need::Vm, Need::Network])?;
+    let rings = if args.ring.is_empty() { Ring::value_variants() } else { &args.ring };
+    let mut report = Report::default();
+    let mut kernels = Vec::new();
+    for (choice, required) in chosen(args) {
+        match Kernel::find(&choice) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) if required => return Err(error),
+            Err(error) => report.left_out(&choice, &error),
+        }
+    }
+    let mut lab = Lab::new(args.filter.clone());
+    for kernel in &kernels {
+        for ring in rings {
+            println!("\n=== {} on Linux {}", ring.name(), kernel.release);
+            let start = Instant::now();
+            lab.begin(&ring.name(), kernel)?;
+            let outcome = ring.run(&mut lab, kernel);
+            if let Err(error) = &outcome {
+                println!("=== {} on Linux {} failed: {error:#}", ring.name(), kernel.release);
+                println!("logs of the machines: {}", crate::workspace::shown(lab.logs()));
+            }
+            report.add(Ended { kernel: kernel.release.clone(), ring: ring.name(), took: start.elapsed(), outcome });
+        }
+    }
+    report.conclude()
+}
+
+/// The kernels to run on, and whether a run without them is a failure.
+fn chosen(args: &Args) -> Vec<(Choice, bool)> {
+    let both = [Choice::Stable, Choice::Newer];
+    let required = if args.kernel.is_empty() { &both[..] } else { &args.kernel };
+    let also = args.also.iter().map(|choice| (choice.clone(), false));
+    required.iter().map(|choice| (choice.clone(), true)).chain(also).collect()
+}
