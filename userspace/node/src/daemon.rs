@@ -1,5 +1,6 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
+use crate::backend::Backend;
 use crate::commands::{Command, commands};
 use crate::config::Identity;
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
@@ -74,6 +75,9 @@ pub struct Options {
     /// OX_DENIED
     #[arg(long, value_name = "MAP=N", value_parser = parse_map_size)]
     pub map_size: Vec<(String, u32)>,
+    /// Who forwards: eBPF programs, or the ovs-vswitchd of this host by OpenFlow flows in the integration bridge
+    #[arg(long, value_enum, value_name = "BACKEND", default_value_t = Backend::Ebpf)]
+    pub backend: Backend,
     /// Do everything but program the kernel: no packet is forwarded
     #[arg(long)]
     pub no_dataplane: bool,
@@ -122,20 +126,24 @@ pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Ter
 async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
     coverage::register(&[&LFLOW_RUN, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
     let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
+    let backend = if options.no_dataplane { Backend::None } else { options.backend };
     let missing = missing_capabilities();
-    if !missing.is_empty() && !options.no_dataplane {
+    if !missing.is_empty() && backend == Backend::Ebpf {
         anyhow::bail!("{}: run oxbow-node as root, or give it these capabilities", missing.join("; "));
     }
     let kernel = Kernel::open().context("cannot talk to the kernel")?;
     let settings = Settings {
+        backend,
         identity: Identity { option: options.chassis.clone(), file: override_file(&daemon.dirs.ovn_sysconf) },
         host_name: host_name(),
         internal_version: identity::OVN_INTERNAL_VERSION.to_owned(),
         started_ms: wall_ms(),
     };
     let mut engine = Engine::new(settings, kernel, opener(options));
-    let private = (!options.no_dataplane).then(|| private_bpffs(&options.bpffs)).flatten();
-    engine.set_process_problems(missing.into_iter().chain(private).collect());
+    let private = (backend == Backend::Ebpf).then(|| private_bpffs(&options.bpffs)).flatten();
+    // The other backends need none of them.
+    let missing = missing.into_iter().filter(|_| backend != Backend::OpenFlow);
+    engine.set_process_problems(missing.chain(private).collect());
     let remote = options.database.clone().unwrap_or_else(|| daemon.dirs.default_ovs_remote());
     let remote = daemon.dirs.resolve_remotes(&remote);
     let mut config = ClientConfig::new(ovs::DATABASE, remote.clone()).monitor_columns(ovs_columns());

@@ -19,10 +19,12 @@
 //! | [`tunnel_ports`] | the rows that stand for tunnels |
 //! | [`generation`] | when `nb_cfg` may be reported |
 //! | [`fdb`] | learned addresses: kernel to database and back |
+//! | [`backend`] | which dataplane forwards, and whether it may beside an ovs-vswitchd |
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
 //! | [`dataplane`] | what all this needs of the kernel side |
 
 pub mod activation;
+pub mod backend;
 pub mod claim;
 pub mod commands;
 pub mod conditions;

@@ -1,8 +1,8 @@
-//! Rows for tunnels that no device stands for.
+//! Rows that stand for tunnels.
 //!
-//! The dataplane encapsulates by itself; what users and their software read are rows: on the integration bridge a port per peer, named
-//! and noted as ovn-controller does (`ovn-<chassis>-<n>`, Port.external_ids:ovn-chassis-id). They are written only where no
-//! ovs-vswitchd would make devices of them.
+//! On the integration bridge a port per peer, named and noted as ovn-controller does (`ovn-<chassis>-<n>`,
+//! Port.external_ids:ovn-chassis-id). An eBPF dataplane encapsulates by itself and the rows are for users and their software; with the
+//! OpenFlow backend the switch makes tunnels of them, and flows send to their numbers.
 
 use crate::dataplane::Peer;
 use crate::rows::{Interface, Port, Uuid};
@@ -53,7 +53,7 @@ pub fn plan(peers: &[Peer], ports: &[&Port], interfaces: &BTreeMap<Uuid, Interfa
     for peer in peers {
         let id = format!("{}@{}", peer.chassis, peer.remote);
         let options = options(peer);
-        let kind = if peer.vxlan { "vxlan" } else { "geneve" };
+        let kind = kind(peer);
         let present = existing.get(id.as_str()).and_then(|port| {
             let interface = port.interfaces.iter().find_map(|uuid| interfaces.get(uuid))?;
             // Another kind is another port.
@@ -90,6 +90,27 @@ pub fn plan(peers: &[Peer], ports: &[&Port], interfaces: &BTreeMap<Uuid, Interfa
     writes
 }
 
+/// Fills in the OpenFlow ports of the tunnels to peers, as far as the switch has made them. `ports` are the integration bridge's.
+pub fn number(peers: &mut [Peer], ports: &[&Port], interfaces: &BTreeMap<Uuid, Interface>) {
+    let existing: BTreeMap<&str, &Interface> = ports
+        .iter()
+        .filter_map(|port| {
+            let id = port.external_ids.get(CHASSIS_KEY)?;
+            Some((id.as_str(), port.interfaces.iter().find_map(|uuid| interfaces.get(uuid))?))
+        })
+        .collect();
+    for peer in peers {
+        let interface = existing.get(format!("{}@{}", peer.chassis, peer.remote).as_str());
+        let interface = interface.filter(|interface| interface.kind == kind(peer));
+        let number = interface.and_then(|interface| interface.ofport);
+        peer.ofport = number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
+    }
+}
+
+fn kind(peer: &Peer) -> &'static str {
+    if peer.vxlan { "vxlan" } else { "geneve" }
+}
+
 fn options(peer: &Peer) -> BTreeMap<String, String> {
     let mut options = BTreeMap::from([
         ("remote_ip".to_owned(), peer.remote.to_string()),
@@ -121,6 +142,7 @@ mod tests {
             tos: 0,
             df: true,
             hop: None,
+            ofport: None,
         }
     }
 
@@ -152,6 +174,23 @@ mod tests {
         assert_eq!(writes.add[0].options["key"], "flow");
         let (ports, interfaces) = rows(&writes.add);
         assert!(plan(&peers, &ports.iter().collect::<Vec<_>>(), &interfaces).is_empty());
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_peer_s_own_port() {
+        let mut peers = [peer("chassis-1", 2), peer("chassis-2", 3)];
+        let (ports, mut interfaces) = rows(&plan(&peers, &[], &BTreeMap::new()).add);
+        let ports: Vec<&Port> = ports.iter().collect();
+        number(&mut peers, &ports, &interfaces);
+        assert_eq!(peers.each_ref().map(|peer| peer.ofport), [None, None], "not before the switch has made them");
+        for (row, ofport) in interfaces.values_mut().zip([-1, 7]) {
+            row.ofport = Some(ofport);
+        }
+        number(&mut peers, &ports, &interfaces);
+        assert_eq!(peers.each_ref().map(|peer| peer.ofport), [None, Some(7)], "-1 is the number of what failed");
+        peers[1].vxlan = true;
+        number(&mut peers, &ports, &interfaces);
+        assert_eq!(peers[1].ofport, None, "another kind is another tunnel");
     }
 
     #[test]

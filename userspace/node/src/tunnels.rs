@@ -138,6 +138,7 @@ impl Tunnels {
                 tos,
                 df: config.encap_df,
                 hop: hop(local, name.ip),
+                ofport: None,
                 chassis: name.chassis,
             });
         }

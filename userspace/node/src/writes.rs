@@ -126,6 +126,16 @@ pub fn make_bridge(transaction: &mut Transaction, switch: Uuid, name: &str, data
     transaction.mutate(ovs::open_vswitch::TABLE, switch).insert(ovs::open_vswitch::BRIDGES, [bridge]);
 }
 
+/// What an integration bridge that somebody else made lacks; `None` = leave alone.
+pub fn adopt_bridge(transaction: &mut Transaction, bridge: Uuid, datapath_type: Option<&str>, fail_mode: Option<&str>) {
+    if let Some(kind) = datapath_type {
+        transaction.update(ovs::bridge::TABLE, bridge).set(ovs::bridge::DATAPATH_TYPE, kind);
+    }
+    if let Some(mode) = fail_mode {
+        transaction.update(ovs::bridge::TABLE, bridge).set(ovs::bridge::FAIL_MODE, Some(mode));
+    }
+}
+
 /// Rows of tunnels.
 pub fn tunnel_ports(transaction: &mut Transaction, bridge: &Bridge, writes: &TunnelPortWrites) {
     if writes.is_empty() {

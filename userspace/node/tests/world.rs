@@ -187,6 +187,7 @@ impl State {
                         tos: 0,
                         df: true,
                         hop: None,
+                        ofport: None,
                     });
                 }
                 None

@@ -389,6 +389,7 @@ mod tests {
             tos: 4,
             df: true,
             hop: None,
+            ofport: None,
         };
         let entry = encode(&peer);
         assert_eq!(entry.flags, CHASSIS_CSUM | CHASSIS_DF);

@@ -22,7 +22,8 @@ pub struct LocalVif {
     pub name: String,
     /// Its keys.
     pub at: LogicalPort,
-    /// Interface index of the device on the switch's side.
+    /// Number that the dataplane knows it by ([`crate::backend::Numbering`]): interface index of the device on the switch's side, or
+    /// OpenFlow port.
     pub ifindex: u32,
     /// VLAN tag of a nested port, 0 = the device's own port.
     pub vlan: u16,
@@ -53,8 +54,10 @@ pub struct Peer {
     pub tos: u8,
     /// Set Don't Fragment on the outer header.
     pub df: bool,
-    /// The link-layer way, once it is known.
+    /// The link-layer way, once it is known; for a dataplane that makes tunnels itself.
     pub hop: Option<NextHop>,
+    /// OpenFlow port of the tunnel, once the switch has made it; for one that uses the switch's tunnels.
+    pub ofport: Option<u16>,
 }
 
 /// The link-layer way to a peer.

@@ -1,6 +1,7 @@
 //! Graceful exit: what is ours goes.
 
 use super::Engine;
+use crate::backend::Beside;
 use crate::conditions::conditions;
 use crate::locality::Interest;
 use crate::vif::REASON_KEY;
@@ -100,7 +101,7 @@ impl Engine {
         {
             tracing::warn!(target: "dataplane", "cannot remove everything: {error}");
         }
-        if self.vswitchd.is_none() {
+        if self.beside == Beside::Alone {
             self.kernel.remove_own_devices();
         }
     }

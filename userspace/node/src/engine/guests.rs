@@ -2,6 +2,10 @@
 
 use super::Engine;
 use crate::activation::listen::{Listeners, Wanted};
+use crate::backend::Numbering;
+use crate::config::Config;
+use crate::link::Links;
+use crate::view::OvsView;
 use crate::vif::Outcome as VifOutcome;
 use std::collections::BTreeMap;
 
@@ -14,8 +18,11 @@ impl Engine {
     /// Takes over which ports were activated. True when that is something to decide on.
     pub fn follow_guests(&mut self) -> bool {
         let mut is_news = false;
-        for (ifindex, vlan) in self.listeners.heard() {
-            let of_port = |waiting: &&crate::vif::Awaiting| (waiting.ifindex, waiting.vlan) == (ifindex, vlan);
+        let Some(config) = self.config.clone() else { return false };
+        for (device, vlan) in self.listeners.heard() {
+            let of_port = |waiting: &&crate::vif::Awaiting| {
+                waiting.vlan == vlan && self.kernel_index(&config, waiting.ifindex) == Some(device)
+            };
             if let Some(waiting) = self.states.awaiting.iter().find(of_port) {
                 tracing::info!(
                     target: "binding",
@@ -27,15 +34,42 @@ impl Engine {
             }
         }
         // A socket that failed is opened again by the next step.
-        is_news || self.states.awaiting.iter().any(|waiting| self.listeners.state(waiting.ifindex).is_none())
+        let is_deaf = |waiting: &crate::vif::Awaiting| {
+            let device = self.kernel_index(&config, waiting.ifindex);
+            device.is_some_and(|device| self.listeners.state(device).is_none())
+        };
+        is_news || self.states.awaiting.iter().any(is_deaf)
+    }
+
+    /// Interface index of the device behind a number of the dataplane; none for what is no device of the kernel.
+    pub(super) fn kernel_index(&self, config: &Config, number: u32) -> Option<u32> {
+        kernel_index(&self.ovs, &self.kernel.links, self.settings.backend.numbering(), &config.bridge, number)
     }
 
     /// Listens where a port waits. True when that changed something.
-    pub(super) fn listen(&mut self, out: &VifOutcome) -> bool {
+    pub(super) fn listen(&mut self, config: &Config, out: &VifOutcome) -> bool {
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
         for waiting in &out.awaiting {
-            wanted.entry(waiting.ifindex).or_default().insert(waiting.vlan, waiting.strategies);
+            if let Some(device) = self.kernel_index(config, waiting.ifindex) {
+                wanted.entry(device).or_default().insert(waiting.vlan, waiting.strategies);
+            }
         }
         Listeners::follow(&mut self.listeners, &wanted)
     }
+}
+
+/// [`Engine::kernel_index`] of what it looks at.
+pub(super) fn kernel_index(
+    ovs: &OvsView,
+    links: &Links,
+    numbering: Numbering,
+    bridge: &str,
+    number: u32,
+) -> Option<u32> {
+    if numbering == Numbering::Ifindex {
+        return Some(number);
+    }
+    let interfaces = ovs.vif_interfaces(bridge, links, numbering);
+    let interface = interfaces.iter().find(|interface| interface.ifindex == Some(number))?;
+    links.named(&interface.row.name).map(|link| link.ifindex)
 }

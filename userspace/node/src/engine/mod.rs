@@ -13,6 +13,7 @@ mod southbound;
 pub use cleanup::Leaving;
 
 use crate::activation::listen::Listeners;
+use crate::backend::{Backend, Beside};
 use crate::config::{Config, Identity};
 use crate::dataplane::{Dataplane, LocalVif, Opener};
 use crate::fdb::Fdb;
@@ -51,6 +52,8 @@ const LIST_MS: u64 = 200;
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which dataplane forwards.
+    pub backend: Backend,
     /// Sources of the chassis name other than the database.
     pub identity: Identity,
     /// The host's own name.
@@ -132,6 +135,7 @@ pub struct Engine {
     chassis_taken: BTreeSet<String>,
     registered_as: Option<String>,
     vswitchd: Option<i32>,
+    beside: Beside,
     paused: bool,
     next_tick_ms: u64,
     tick: bool,
@@ -187,6 +191,7 @@ impl Engine {
             chassis_taken: BTreeSet::new(),
             registered_as: None,
             vswitchd: None,
+            beside: Beside::Alone,
             paused: false,
             next_tick_ms: 0,
             tick: false,
@@ -210,14 +215,30 @@ impl Engine {
     /// Says whether an ovs-vswitchd runs beside us, by its pid: its duties are then left to it.
     pub fn set_vswitchd(&mut self, pid: Option<i32>) {
         if self.vswitchd != pid {
-            match pid {
-                Some(pid) => {
+            match (pid, self.settings.backend) {
+                (Some(pid), _) => {
                     tracing::info!(target: "main", "ovs-vswitchd runs as pid {pid}: ports' numbers and states are left to it")
                 }
-                None => tracing::info!(target: "main", "no ovs-vswitchd runs: its database is served from here"),
+                (None, Backend::OpenFlow) => tracing::info!(target: "main", "ovs-vswitchd has ended"),
+                (None, _) => tracing::info!(target: "main", "no ovs-vswitchd runs: its database is served from here"),
             }
         }
         self.vswitchd = pid;
+    }
+
+    /// Judges whether the backend may forward on this host as it is now.
+    fn judge_vswitchd(&mut self) {
+        let Some(config) = &self.config else { return };
+        let kind = match self.ovs.bridge(&config.bridge) {
+            Some(bridge) => bridge.datapath_type.as_str(),
+            None => bridge_type(config),
+        };
+        self.beside = self.settings.backend.beside(self.vswitchd, &config.bridge, kind);
+        let refusal = match &self.beside {
+            Beside::Refused(text) => vec![text.clone()],
+            Beside::Alone | Beside::Vswitchd => Vec::new(),
+        };
+        self.tell("ovs-vswitchd", refusal);
     }
 
     /// Changes of Open_vSwitch.
@@ -318,6 +339,7 @@ impl Engine {
             }
         }
         self.read_config();
+        self.judge_vswitchd();
         let mut local = Transaction::new(ovs::DATABASE);
         self.serve_switch(&mut local);
         self.open_dataplane(replica, now_ms);
@@ -390,10 +412,15 @@ impl Engine {
         let bridge = self.ovs.bridge(&config.bridge);
         if bridge.is_none() {
             tracing::info!(target: "main", "Bridge '{}' not found, creating it", config.bridge);
-            let kind = config.bridge_datapath_type.as_deref().unwrap_or("system");
-            writes::make_bridge(local, row.uuid, &config.bridge, kind, random_mac());
+            writes::make_bridge(local, row.uuid, &config.bridge, bridge_type(config), random_mac());
         }
         if let Some(bridge) = bridge {
+            if self.settings.backend == Backend::OpenFlow {
+                // A bridge that somebody else made may be of another type, or forward by itself what no flow matches.
+                let kind = config.bridge_datapath_type.as_deref().filter(|kind| *kind != bridge.datapath_type);
+                let fail_mode = bridge.fail_mode.is_none().then_some("secure");
+                writes::adopt_bridge(local, bridge.uuid, kind, fail_mode);
+            }
             let started = self.settings.started_ms.to_string();
             if bridge.external_ids.get("ovn-startup-ts") != Some(&started) {
                 writes::bridge_keys(
@@ -404,7 +431,7 @@ impl Engine {
                 );
             }
         }
-        if self.vswitchd.is_some() {
+        if self.beside != Beside::Alone {
             return;
         }
         let mut work;
@@ -442,6 +469,11 @@ impl Engine {
             self.problems.insert(topic, problems);
         }
     }
+}
+
+/// Bridge.datapath_type of an integration bridge that is made here.
+fn bridge_type(config: &Config) -> &str {
+    config.bridge_datapath_type.as_deref().unwrap_or("system")
 }
 
 fn retry_at(outcome: &Outcome, database: &str, now_ms: u64) -> u64 {

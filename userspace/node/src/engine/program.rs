@@ -1,6 +1,7 @@
 //! The dataplane's part of a step: opening it, devices, peers, commits, events.
 
 use super::{Engine, LFLOW_RUN, RETRY_MS};
+use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
 use crate::dataplane::Event;
 use crate::rows::Chassis;
@@ -14,6 +15,11 @@ impl Engine {
     /// Opens the dataplane once the chassis has a name, again under a new name, and anew when a recomputation was asked for.
     pub(super) fn open_dataplane(&mut self, replica: Option<&Replica>, now_ms: u64) {
         let Some(system_id) = self.config.as_ref().and_then(|config| config.system_id.clone()) else { return };
+        if let (Beside::Refused(text), None) = (&self.beside, &self.dataplane) {
+            // One that is open already goes on: the switch has no flows, and passes nothing.
+            self.open_error = Some(text.clone());
+            return;
+        }
         let other_name = self.opened_for.as_ref().is_some_and(|name| *name != system_id);
         if other_name && let Some(dataplane) = self.dataplane.take() {
             if let Err(error) = dataplane.remove_everything() {
@@ -92,6 +98,15 @@ impl Engine {
     pub(super) fn update_mesh(&mut self, config: &Config, now_ms: u64) {
         let chassis: Vec<Chassis> = self.sb.chassis.values().cloned().collect();
         let mut mesh = self.tunnels.mesh(config, &chassis, &self.sb.encaps, &|_, _| None);
+        if self.settings.backend == Backend::OpenFlow {
+            // The switch has the tunnels, and finds their ways.
+            if let Some(bridge) = self.ovs.bridge(&config.bridge) {
+                let ports: Vec<_> = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid)).collect();
+                crate::tunnel_ports::number(&mut mesh.peers, &ports, &self.ovs.interfaces);
+            }
+            self.mesh = mesh;
+            return;
+        }
         let devices = self.kernel.resolve(&mut mesh.peers, &config.encap_ips, now_ms);
         self.mesh = mesh;
         self.attach_underlays(devices);
@@ -130,7 +145,7 @@ impl Engine {
         // A VIF with another zone is another VIF: the pass that follows asks for it.
         let mut progress = before != self.zones;
         progress |= self.attach_vifs(config);
-        progress |= self.listen(out);
+        progress |= self.listen(config, out);
         if self.dataplane.is_none() {
             return progress;
         }
@@ -198,13 +213,13 @@ impl Engine {
 
     /// Attaches every device of the integration bridge that names a logical port, bound or not: an unbound one passes nothing.
     fn attach_vifs(&mut self, config: &Config) -> bool {
-        let Some(dataplane) = &mut self.dataplane else { return false };
         let wanted: BTreeMap<u32, String> = self
-            .ovs
-            .vif_interfaces(&config.bridge, &self.kernel.links)
+            .vif_interfaces(config)
             .into_iter()
             .filter_map(|interface| Some((interface.ifindex?, interface.row.name)))
             .collect();
+        let numbering = self.settings.backend.numbering();
+        let Some(dataplane) = &mut self.dataplane else { return false };
         let mut changed = false;
         let gone: Vec<u32> = self.attached.keys().filter(|ifindex| !wanted.contains_key(ifindex)).copied().collect();
         for ifindex in gone {
@@ -220,7 +235,9 @@ impl Engine {
                 Some(Ok(())) => false,
             };
             if is_new {
-                let device = self.kernel.links.get(ifindex).map_or(name.as_str(), |link| link.name.as_str());
+                // A device may have been renamed since it was plugged in.
+                let link = self.kernel.links.get(ifindex).filter(|_| numbering == Numbering::Ifindex);
+                let device = link.map_or(name.as_str(), |link| link.name.as_str());
                 let result = dataplane.attach_vif(ifindex, device).map_err(|error| error.to_string());
                 changed |= self.attached.get(&ifindex) != Some(&result);
                 self.attached.insert(ifindex, result);

@@ -1,6 +1,7 @@
 //! Texts for appctl.
 
 use super::Engine;
+use crate::backend::Backend;
 use oxbow_pipeline::ir::DatapathKey;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -110,11 +111,18 @@ impl Engine {
         let _ = writeln!(text, "Logical flows: {flows} ({matches} distinct matches, {actions} distinct action lists)");
         let resolved = self.mesh.peers.iter().filter(|peer| peer.hop.is_some()).count();
         let _ = writeln!(text, "Peers: {resolved} of {} resolved", self.mesh.peers.len());
-        let _ = writeln!(
-            text,
-            "ovs-vswitchd: {}",
-            self.vswitchd.map_or("not running, served from here".to_owned(), |pid| format!("pid {pid}"))
-        );
+        let backend = match self.settings.backend {
+            Backend::Ebpf => "ebpf",
+            Backend::OpenFlow => "openflow",
+            Backend::None => "none",
+        };
+        let _ = writeln!(text, "Backend: {backend}");
+        let vswitchd = match (self.vswitchd, self.settings.backend) {
+            (Some(pid), _) => format!("pid {pid}"),
+            (None, Backend::OpenFlow) => "no pid file".to_owned(),
+            (None, _) => "not running, served from here".to_owned(),
+        };
+        let _ = writeln!(text, "ovs-vswitchd: {vswitchd}");
         let _ = writeln!(text, "Problems: {}", self.problems.values().map(Vec::len).sum::<usize>());
         text
     }

@@ -1,6 +1,7 @@
 //! The Southbound database's part of a step: registration, VIFs, what to watch, zones, learned addresses, the generation.
 
 use super::{Engine, LIST_MS, Orders};
+use crate::backend::{Backend, Beside};
 use crate::claim::Me;
 use crate::conditions::conditions;
 use crate::config::Config;
@@ -9,7 +10,7 @@ use crate::generation::{Due, Progress};
 use crate::locality::{Interest, local_datapaths};
 use crate::registration::{self, Host};
 use crate::rows::{Chassis, Uuid};
-use crate::vif::{Inputs, Outcome as VifOutcome, Ports, Served};
+use crate::vif::{Inputs, Outcome as VifOutcome, Ports, Served, VifInterface};
 use crate::writes;
 use crate::zones::{Zones, nat_zone};
 use oxbow_ovsdb::Transaction;
@@ -128,7 +129,7 @@ impl Engine {
     }
 
     fn pass(&mut self, config: &Config, ours: Option<&Chassis>, now_ms: u64, wall_ms: u64) -> VifOutcome {
-        let interfaces = self.ovs.vif_interfaces(&config.bridge, &self.kernel.links);
+        let interfaces = self.vif_interfaces(config);
         let encaps = ours.map(|row| self.sb.encaps_of(row)).unwrap_or_default();
         let (watch, zones) = (&self.watch, &self.zones);
         let (committed, attached) = (&self.committed, &self.attached);
@@ -148,11 +149,18 @@ impl Engine {
             }
         };
         let listeners = &self.listeners;
+        let (ovs, links, numbering) = (&self.ovs, &self.kernel.links, self.settings.backend.numbering());
+        let device = |number| super::guests::kernel_index(ovs, links, numbering, &config.bridge, number);
         let held = |ifindex: u32| -> Option<Served> {
             if let Some(reason) = &no_dataplane {
                 return Some(Served::No(reason.clone()));
             }
-            match (attached.get(&ifindex)?, listeners.state(ifindex)?) {
+            let Some(device) = device(ifindex) else {
+                return Some(Served::No(
+                    "it has no device to hear its guest on, which activation-strategy waits for".into(),
+                ));
+            };
+            match (attached.get(&ifindex)?, listeners.state(device)?) {
                 (Err(reason), _) => Some(Served::No(reason.clone())),
                 (Ok(()), Err(reason)) => Some(Served::No(reason.to_owned())),
                 (Ok(()), Ok(())) => is_active.then_some(Served::Yes),
@@ -174,6 +182,11 @@ impl Engine {
         })
     }
 
+    /// The interfaces of the integration bridge that name a logical port, with the numbers that the dataplane knows them by.
+    pub(super) fn vif_interfaces(&self, config: &Config) -> Vec<VifInterface> {
+        self.ovs.vif_interfaces(&config.bridge, &self.kernel.links, self.settings.backend.numbering())
+    }
+
     pub(super) fn local_datapaths(&self, out: &VifOutcome) -> BTreeSet<Uuid> {
         let mut roots = out.datapaths.clone();
         if self.config.as_ref().is_some_and(|config| config.monitor_all) {
@@ -190,8 +203,7 @@ impl Engine {
             system_id: config.system_id.clone(),
             chassis: ours.map(|row| row.uuid),
             iface_ids: self
-                .ovs
-                .vif_interfaces(&config.bridge, &self.kernel.links)
+                .vif_interfaces(config)
                 .iter()
                 .filter_map(|interface| interface.row.iface_id().map(str::to_owned))
                 .collect(),
@@ -214,8 +226,9 @@ impl Engine {
     }
 
     fn write_tunnel_ports(&self, config: &Config, local: &mut Transaction) {
-        // An ovs-vswitchd would make devices of them, and those would take our frames.
-        let wanted: &[_] = if self.vswitchd.is_none() { &self.mesh.peers } else { &[] };
+        // With eBPF the programs are the tunnel; an ovs-vswitchd would make devices of the rows.
+        let is_wanted = self.settings.backend == Backend::OpenFlow || self.beside == Beside::Alone;
+        let wanted: &[_] = if is_wanted { &self.mesh.peers } else { &[] };
         if let Some(bridge) = self.ovs.bridge(&config.bridge).filter(|_| self.sb_line.synchronized) {
             let ports: Vec<_> = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid)).collect();
             writes::tunnel_ports(local, bridge, &crate::tunnel_ports::plan(wanted, &ports, &self.ovs.interfaces));

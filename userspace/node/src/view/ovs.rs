@@ -1,6 +1,7 @@
 //! The Open_vSwitch database.
 
 use super::{map, optional, text, texts, uuids};
+use crate::backend::Numbering;
 use crate::link::Links;
 use crate::rows::{Bridge, Interface, InterfaceReport, OpenVSwitch, Port, Uuid};
 use crate::switchd;
@@ -148,8 +149,12 @@ impl OvsView {
         self.switch.as_ref()?.ssl.and_then(|uuid| self.ssl.get(&uuid))
     }
 
-    /// The interfaces of a bridge that name a logical port, with their devices.
-    pub fn vif_interfaces(&self, bridge: &str, links: &Links) -> Vec<VifInterface> {
+    /// The interfaces of a bridge that name a logical port, with the numbers that the dataplane knows them by.
+    pub fn vif_interfaces(&self, bridge: &str, links: &Links, numbering: Numbering) -> Vec<VifInterface> {
+        let number = |row: &Interface| match numbering {
+            Numbering::Ifindex => switchd::serving_device(row, links).map(|link| link.ifindex),
+            Numbering::Ofport => row.ofport.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0),
+        };
         let Some(bridge) = self.bridge(bridge) else { return Vec::new() };
         bridge
             .ports
@@ -159,7 +164,7 @@ impl OvsView {
             .filter_map(|uuid| self.interfaces.get(uuid))
             .filter(|row| row.iface_id().is_some())
             .map(|row| VifInterface {
-                ifindex: switchd::serving_device(row, links).map(|link| link.ifindex),
+                ifindex: number(row),
                 age: self.ages.get(&row.uuid).copied().unwrap_or(0),
                 row: row.clone(),
             })

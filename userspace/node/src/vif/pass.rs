@@ -86,7 +86,14 @@ impl Pass<'_, '_> {
             return Phase::NoDevice(error.unwrap_or_else(|| "the interface has no device yet".into()));
         }
         let Some(ifindex) = interface.ifindex else {
-            return Phase::NoDevice(format!("no device {} in this network namespace", interface.row.name));
+            let name = &interface.row.name;
+            return Phase::NoDevice(match interface.row.kind.as_str() {
+                // What the host sends there goes from its own stack straight into the switch.
+                "internal" => {
+                    format!("{name} is an internal port of ovs-vswitchd, which programs cannot be attached to")
+                }
+                _ => format!("no device {name} in this network namespace"),
+            });
         };
         let Some(port) = self.inputs.ports.by_name(id) else { return Phase::NoPort };
         if let Err(refusal) = claim::check_interface(port, &interface.row) {
