@@ -57,7 +57,21 @@ impl Backend {
         changes: &Changes,
         cookies: Cookies<'_>,
     ) -> Result<Committed, CommitError> {
+        self.follow(program, changes, cookies);
+        self.flush()
+    }
+
+    /// The first half of [`Backend::commit`]: the difference is taken over and the bridge told nothing. A node that starts follows until it
+    /// knows everything; the bridge forwards by the former policy until then.
+    pub fn follow(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) {
         self.model.apply(program, changes, &self.wiring, cookies);
+    }
+
+    /// The second half: what was followed and not yet put in force is, by one bundle.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    pub fn flush(&mut self) -> Result<Committed, CommitError> {
         self.switch.bundle(&[])?;
         Ok(Committed::default())
     }
