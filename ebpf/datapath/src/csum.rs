@@ -93,11 +93,11 @@ fn covered(skb: Context, udp: u32) -> (u32, u16) {
     let l3 = inner + 14;
     let (protocol, l4, total, addresses) = match be16(t0, t1) {
         ETH_IPV4 => {
-            let (Some([first, _, n0, n1]), Some([f0, f1]), Some([protocol])) =
-                (frame.load::<4>(l3), frame.load::<2>(l3 + 6), frame.load::<1>(l3 + 9))
-            else {
-                return all;
-            };
+            // One after the other: matched as one tuple, the compiler reads the bytes of those that are `None`, and Linux before 6.3 refuses to
+            // read a stack slot that was never written.
+            let Some([first, _, n0, n1]) = frame.load::<4>(l3) else { return all };
+            let Some([f0, f1]) = frame.load::<2>(l3 + 6) else { return all };
+            let Some([protocol]) = frame.load::<1>(l3 + 9) else { return all };
             if first != 0x45 || be16(f0, f1) & 0x3fff != 0 {
                 return all;
             }
