@@ -37,10 +37,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-northd", &["oxbow-ovsdb", "oxbow-schema", "oxbow-incr", "oxbow-daemon"]),
     ("oxbow-ctl", &["oxbow-abi", "oxbow-ovsdb", "oxbow-schema", "oxbow-daemon"]),
     ("oxbow-testkit", &[]),
-    (
-        "oxbow-agree",
-        &["oxbow-abi", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"],
-    ),
+    ("oxbow-agree", &["oxbow-abi", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"]),
     (
         "oxbow-bench",
         &[

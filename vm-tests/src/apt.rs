@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn the_mirror_is_debian_s_own() {
-        let targets = "http://a/security/ Debian|Debian-Security\nhttp://b/x/ Somebody|Debian\nhttp://c/debian/ Debian|Debian\n";
+        let targets =
+            "http://a/security/ Debian|Debian-Security\nhttp://b/x/ Somebody|Debian\nhttp://c/debian/ Debian|Debian\n";
         assert_eq!(choose_mirror(targets), Some("http://c/debian/"));
         assert_eq!(choose_mirror("http://b/x/ Ubuntu|Ubuntu\n"), None);
     }

@@ -123,7 +123,8 @@ impl Kernel {
         let release = match release {
             Some(release) => release.to_owned(),
             None => {
-                let mut images = names(&boot)?.into_iter().filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
+                let mut images =
+                    names(&boot)?.into_iter().filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
                 images.next().with_context(|| format!("no kernel in {}", boot.display()))?
             }
         };
@@ -291,7 +292,8 @@ mod tests {
         for choice in [Choice::File(dir.path().into()), Choice::File(image)] {
             let kernel = Kernel::find(&choice).unwrap();
             assert_eq!((kernel.release.as_str(), kernel.version()), ("6.1-2", (6, 1)));
-            let order: Vec<String> = kernel.modules(&["d", "a_b"]).unwrap().into_iter().map(|module| module.name).collect();
+            let order: Vec<String> =
+                kernel.modules(&["d", "a_b"]).unwrap().into_iter().map(|module| module.name).collect();
             assert_eq!(order, ["c", "a_b", "d"]);
             assert!(format!("{:#}", kernel.modules(&["nosuch"]).unwrap_err()).contains("nosuch"));
         }

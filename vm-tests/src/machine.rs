@@ -107,7 +107,9 @@ impl Machine {
 
     /// Waits until the guest takes commands.
     pub fn wait_ready(&mut self) -> Result<()> {
-        self.receive_until("ready\n", BOOT, &mut |_| ()).with_context(|| format!("{} does not boot", self.name)).map(|_| ())
+        self.receive_until("ready\n", BOOT, &mut |_| ())
+            .with_context(|| format!("{} does not boot", self.name))
+            .map(|_| ())
     }
 
     /// Runs a shell command in the guest and returns what it printed and its exit status.

@@ -22,13 +22,8 @@ fn main() -> Result<()> {
     mount(Some("bpffs"), &bpffs, Some("bpf"), MsFlags::empty(), none).context("cannot mount a bpffs")?;
     let object = std::fs::read(&object).with_context(|| format!("cannot read {object}"))?;
     let programs = programs_of(&object)?;
-    let config = Config {
-        bpffs,
-        system_id: "probe".to_owned(),
-        object,
-        sizes: Sizes::default(),
-        hook: HookChoice::Auto,
-    };
+    let config =
+        Config { bpffs, system_id: "probe".to_owned(), object, sizes: Sizes::default(), hook: HookChoice::Auto };
     let mut instance = Instance::load(&config)?;
     println!("loaded; programs are attached by {:?}", instance.hook());
     for name in &programs {

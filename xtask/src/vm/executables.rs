@@ -18,7 +18,10 @@ pub(super) struct Executable {
 /// Builds with cargo, as `arguments` say, and returns the executables among what was built, in order of their names.
 pub(super) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     let mut command = Command::new(process::cargo());
-    command.current_dir(workspace::root()).args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]);
+    command
+        .current_dir(workspace::root())
+        .args(arguments)
+        .args(["--locked", "--message-format=json-render-diagnostics"]);
     println!("building: cargo {}", arguments.join(" "));
     // Diagnostics go to standard error as they come.
     command.stdout(std::process::Stdio::piped());

@@ -10,15 +10,13 @@ use crate::{build_ebpf, workspace};
 
 /// Where machines run. Everything that costs time is made when it is first asked for.
 pub(super) struct Lab {
-    /// Only tests whose name contains this.
-    pub(super) filter: Option<String>,
     logs: PathBuf,
     object: Option<PathBuf>,
 }
 
 impl Lab {
-    pub(super) fn new(filter: Option<String>) -> Self {
-        Self { filter, logs: PathBuf::new(), object: None }
+    pub(super) fn new() -> Self {
+        Self { logs: PathBuf::new(), object: None }
     }
 
     /// Begins a ring on a kernel: its logs replace those of the last time.
@@ -45,7 +43,14 @@ impl Lab {
     }
 
     /// Boots a machine and waits until it takes commands.
-    pub(super) fn boot(&self, ns: &Netns, image: &GuestImage, name: &str, nics: &[Nic], memory: u32) -> Result<Machine> {
+    pub(super) fn boot(
+        &self,
+        ns: &Netns,
+        image: &GuestImage,
+        name: &str,
+        nics: &[Nic],
+        memory: u32,
+    ) -> Result<Machine> {
         println!(
             "booting {name}: Linux {} by {}, {memory} MiB, initramfs of {} MiB",
             image.kernel().release,

@@ -35,9 +35,6 @@ pub(crate) struct Args {
     /// What to run; may be given several times, or as a list with commas. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     ring: Vec<Ring>,
-    /// Only tests whose name contains this (rings that run test executables).
-    #[arg(value_name = "NAME")]
-    filter: Option<String>,
 }
 
 /// What is run in the machines.
@@ -74,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Err(error) => report.left_out(&choice, &error),
         }
     }
-    let mut lab = Lab::new(args.filter.clone());
+    let mut lab = Lab::new();
     for kernel in &kernels {
         for ring in rings {
             println!("\n=== {} on Linux {}", ring.name(), kernel.release);
