@@ -121,6 +121,8 @@ pub struct Config {
     pub bridge: String,
     /// `ovn-bridge-datapath-type`, written only when the bridge is made by us.
     pub bridge_datapath_type: Option<String>,
+    /// `ovn-bridge-remote`: how to manage the bridge, when not by the socket that ovs-vswitchd makes for it.
+    pub bridge_remote: Option<String>,
     /// Southbound remotes as given, a comma list.
     pub remote: Option<String>,
     /// Watch every datapath.
@@ -269,6 +271,7 @@ impl Config {
             hostname: get("hostname").unwrap_or(host).to_owned(),
             bridge: get("ovn-bridge").unwrap_or("br-int").to_owned(),
             bridge_datapath_type: get("ovn-bridge-datapath-type").map(str::to_owned),
+            bridge_remote: get("ovn-bridge-remote").map(str::to_owned),
             remote: get("ovn-remote").map(str::to_owned),
             monitor_all,
             probe_interval_ms: get("ovn-remote-probe-interval").and_then(|text| text.parse().ok()),

@@ -2,8 +2,9 @@
 
 use crate::backend::Backend;
 use crate::commands::{Command, commands};
-use crate::config::Identity;
+use crate::config::{Config, Identity};
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
+use crate::dataplane::openflow::{self, OpenFlow};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::{Engine, LFLOW_RUN, Leaving, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
 use oxbow_daemon::options::{DaemonOptions, SslOptions};
 use oxbow_daemon::unixctl::Request;
-use oxbow_daemon::{Daemon, Termination, coverage, identity, memory, pidfile};
+use oxbow_daemon::{Daemon, Dirs, Termination, coverage, identity, memory, pidfile};
 use oxbow_ovsdb::{Client, ClientConfig, Event, TlsFiles};
 use oxbow_schema::{ovs, sb};
 use std::os::fd::OwnedFd;
@@ -22,8 +23,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Receiver;
 
 /// Log modules of this daemon.
-pub const MODULES: &[&str] =
-    &["main", "binding", "bridge", "chassis", "dataplane", "drops", "netlink", "ovsdb_idl", "reconnect", "tunnel"];
+pub const MODULES: &[&str] = &[
+    "main",
+    "binding",
+    "bridge",
+    "chassis",
+    "dataplane",
+    "drops",
+    "netlink",
+    "ofctrl",
+    "ovsdb_idl",
+    "reconnect",
+    "tunnel",
+];
 
 /// Log modules that only ovn-controller has: levels for them are accepted.
 pub const FOREIGN_MODULES: &[&str] = &[
@@ -34,7 +46,6 @@ pub const FOREIGN_MODULES: &[&str] = &[
     "inc_proc_eng",
     "jsonrpc",
     "lflow",
-    "ofctrl",
     "patch",
     "physical",
     "pinctrl",
@@ -139,7 +150,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         internal_version: identity::OVN_INTERNAL_VERSION.to_owned(),
         started_ms: wall_ms(),
     };
-    let mut engine = Engine::new(settings, kernel, opener(options));
+    let mut engine = Engine::new(settings, kernel, opener(options, &daemon.dirs));
     let private = (backend == Backend::Ebpf).then(|| private_bpffs(&options.bpffs)).flatten();
     // The other backends need none of them.
     let missing = missing.into_iter().filter(|_| backend != Backend::OpenFlow);
@@ -161,17 +172,28 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         epoch: Instant::now(),
         wake: Instant::now(),
         events: None,
-        events_serial: 0,
+        events_serial: (0, 0),
         events_after: Instant::now(),
         told_status: [None, None],
     };
     Ok(node.run(daemon, requests).await)
 }
 
-fn opener(options: &Options) -> Opener {
+fn opener(options: &Options, dirs: &Dirs) -> Opener {
     if options.no_dataplane {
         tracing::warn!(target: "main", "--no-dataplane: no packet will be forwarded");
-        return Box::new(|_| Ok(Box::<Fake>::default() as Box<dyn Dataplane>));
+        return Box::new(|_, _| Ok(Box::<Fake>::default() as Box<dyn Dataplane>));
+    }
+    if options.backend == Backend::OpenFlow {
+        let directory = dirs.ovs_run.clone();
+        return Box::new(move |_, config| {
+            let Config { bridge, bridge_remote, .. } = config;
+            let remote = bridge_remote.clone();
+            let remote =
+                remote.unwrap_or_else(|| format!("unix:{}", directory.join(format!("{bridge}.mgmt")).display()));
+            let location = openflow::Location { program: "ovs-ofctl".into(), bridge: bridge.clone(), remote };
+            Ok(Box::new(OpenFlow::open(location)) as Box<dyn Dataplane>)
+        });
     }
     let mut sizes = Sizes::default();
     for (map, entries) in &options.map_size {
@@ -187,7 +209,7 @@ fn opener(options: &Options) -> Opener {
         hook: options.attach,
         sizes,
     };
-    Box::new(move |system_id| -> Result<Box<dyn Dataplane>, DataplaneError> {
+    Box::new(move |system_id, _| -> Result<Box<dyn Dataplane>, DataplaneError> {
         Ok(Box::new(Ebpf::open(&location, system_id)?) as Box<dyn Dataplane>)
     })
 }
@@ -282,7 +304,7 @@ struct Node {
     epoch: Instant,
     wake: Instant,
     events: Option<AsyncFd<OwnedFd>>,
-    events_serial: u64,
+    events_serial: (u64, u64),
     events_after: Instant,
     told_status: [Option<String>; 2],
 }

@@ -21,6 +21,20 @@ pub enum Node {
     Stock,
     /// `oxbow-node`, without `ovs-vswitchd`.
     Oxbow,
+    /// `oxbow-node --backend=openflow` beside Debian's `ovs-vswitchd` and its userspace datapath.
+    OpenFlow,
+}
+
+impl Node {
+    /// Whether Debian's `ovs-vswitchd` forwards, so that devices need what its userspace datapath needs of them.
+    pub fn has_vswitchd(self) -> bool {
+        matches!(self, Node::Stock | Node::OpenFlow)
+    }
+
+    /// Whether `oxbow-node` is the controller.
+    pub fn is_oxbow(self) -> bool {
+        matches!(self, Node::Oxbow | Node::OpenFlow)
+    }
 }
 
 /// Where a hypervisor finds the rest of the cloud.
@@ -76,9 +90,11 @@ impl Hypervisor {
             dir: dir.to_owned(),
         };
         hypervisor.configure()?;
-        match node {
-            Node::Stock => hypervisor.start_vswitchd()?,
-            Node::Oxbow => hypervisor.address_on(UPLINK)?,
+        if node.has_vswitchd() {
+            hypervisor.start_vswitchd()?;
+            hypervisor.make_underlay()?;
+        } else {
+            hypervisor.address_on(UPLINK)?;
         }
         hypervisor.start_controller()?;
         Ok(hypervisor)
@@ -93,7 +109,7 @@ impl Hypervisor {
              external_ids:ovn-remote={sb_remote} external_ids:ovn-encap-type={encap} external_ids:ovn-encap-ip='\"{address}\"' \
              external_ids:ovn-encap-csum=false"
         ))?;
-        if self.node == Node::Stock {
+        if self.node.has_vswitchd() {
             self.ovsdb.vsctl_no_wait("set Open_vSwitch . external_ids:ovn-bridge-datapath-type=netdev")?;
         }
         Ok(())
@@ -103,16 +119,33 @@ impl Hypervisor {
         link::address(&self.ns, device, &format!("{}/{}", self.site.address, self.site.prefix))
     }
 
-    /// Starts ovs-vswitchd and moves the uplink into a bridge of its own.
+    /// Starts ovs-vswitchd.
     ///
-    /// Its userspace tunnels look routes up in a copy that knows only the addresses of bridges, so the underlay address must sit
-    /// on one.
-    fn start_vswitchd(&mut self) -> Result<()> {
+    /// # Errors
+    ///
+    /// When one runs already.
+    pub fn start_vswitchd(&mut self) -> Result<()> {
+        if self.vswitchd.is_some() {
+            bail!("{}: ovs-vswitchd is running already", self.name);
+        }
         let mut command = self.daemon(artifacts::require_program("ovs-vswitchd")?);
         // Without --disable-system it would look for the kernel module.
-        command.arg(self.ovsdb.remote()).arg("--disable-system").arg("--no-chdir");
+        command.arg(self.ovsdb.remote()).args(["--disable-system", "--no-chdir", "--pidfile"]);
         command.arg(format!("--unixctl={}", self.control("vswitchd").display()));
         self.vswitchd = Some(self.ns.spawn("ovs-vswitchd", command, &self.log("ovs-vswitchd"))?);
+        Ok(())
+    }
+
+    /// Takes ovs-vswitchd's process out, e.g. to kill it; [`Hypervisor::start_vswitchd`] starts another.
+    pub fn take_vswitchd(&mut self) -> Option<Process> {
+        self.vswitchd.take()
+    }
+
+    /// Moves the uplink into a bridge of its own.
+    ///
+    /// The userspace tunnels of ovs-vswitchd look routes up in a copy that knows only the addresses of bridges, so the underlay address
+    /// must sit on one.
+    fn make_underlay(&self) -> Result<()> {
         link::no_offload(&self.ns, UPLINK)?;
         self.vsctl(&format!(
             "add-br br-phys -- set Bridge br-phys datapath_type=netdev fail_mode=standalone -- add-port br-phys {UPLINK}"
@@ -138,7 +171,7 @@ impl Hypervisor {
                 command.arg(self.ovsdb.remote()).arg("--no-chdir");
                 command
             }
-            Node::Oxbow => self.node_command()?,
+            Node::Oxbow | Node::OpenFlow => self.node_command()?,
         };
         let process = self.ns.spawn(&format!("controller of {}", self.name), command, &self.log("controller"))?;
         self.controller = Some(process);
@@ -162,8 +195,12 @@ impl Hypervisor {
         let mut command = self.daemon(artifacts::binary("oxbow-node")?);
         command.arg(self.ovsdb.remote()).arg("--no-chdir");
         command.arg(format!("--unixctl={}", self.control("node").display()));
+        if self.node == Node::OpenFlow {
+            command.arg("--backend=openflow");
+        } else {
+            command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
+        }
         command.args(&self.site.node_arguments);
-        command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
         Ok(command)
     }
 
@@ -248,7 +285,7 @@ impl Hypervisor {
         let Some(controller) = &self.controller else { bail!("{}: no controller is running", self.name) };
         let target = match self.node {
             Node::Stock => self.dir.join(format!("ovn-controller.{}.ctl", controller.pid())),
-            Node::Oxbow => self.control("node"),
+            Node::Oxbow | Node::OpenFlow => self.control("node"),
         };
         let mut command = Command::new(artifacts::require_program("ovn-appctl")?);
         command.arg("-t").arg(target).args(crate::process::words(args));
@@ -307,22 +344,26 @@ impl Hypervisor {
         part("ovs-vsctl show", self.ovsdb.vsctl_no_wait("show"));
         part("ovs-vsctl list Interface", self.ovsdb.vsctl_no_wait("list Interface"));
         part("ovs-vsctl list Open_vSwitch", self.ovsdb.vsctl_no_wait("list Open_vSwitch"));
-        match self.node {
-            Node::Stock => {
-                let bridge = format!("unix:{}", self.dir.join("br-int.mgmt").display());
-                part("ovs-ofctl dump-flows br-int", self.ns.run("ovs-ofctl", &["dump-flows", &bridge]));
-                let control = self.control("vswitchd");
-                let control = control.display().to_string();
-                for command in ["dpctl/dump-flows", "coverage/show", "ovs/route/show", "tnl/neigh/show"] {
-                    part(command, self.ns.run("ovs-appctl", &["-t", &control, command]));
-                }
+        if self.node.is_oxbow() {
+            for command in ["status", "debug/problems", "debug/ports", "debug/dataplane", "drops"] {
+                part(command, self.appctl(command));
             }
-            Node::Oxbow => {
-                for command in ["status", "debug/problems", "debug/ports", "debug/dataplane", "drops"] {
-                    part(command, self.appctl(command));
-                }
-                part("tc filter", self.ns.run("sh", &["-c", TC_FILTERS]));
+        }
+        if self.node.has_vswitchd() {
+            let bridge = format!("unix:{}", self.dir.join("br-int.mgmt").display());
+            for command in ["dump-flows", "dump-groups", "dump-tlv-map"] {
+                part(
+                    &format!("ovs-ofctl {command} br-int"),
+                    self.ns.run("ovs-ofctl", &["-OOpenFlow15", command, &bridge]),
+                );
             }
+            let control = self.control("vswitchd");
+            let control = control.display().to_string();
+            for command in ["dpctl/dump-flows", "coverage/show", "ovs/route/show", "tnl/neigh/show"] {
+                part(command, self.ns.run("ovs-appctl", &["-t", &control, command]));
+            }
+        } else {
+            part("tc filter", self.ns.run("sh", &["-c", TC_FILTERS]));
         }
         text.push_str(&self.ns.dump());
         for process in [&self.controller, &self.vswitchd].into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! The eBPF backend as a [`Dataplane`].
 
-use super::{Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
+use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::topology::{
     Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
@@ -267,7 +267,7 @@ impl Dataplane for Ebpf {
         (changed, failed)
     }
 
-    fn commit(&mut self, program: &Program, changes: &Changes) -> Result<(), DataplaneError> {
+    fn commit(&mut self, program: &Program, changes: &Changes, _cookies: Cookies<'_>) -> Result<(), DataplaneError> {
         self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
     }
 

@@ -1,8 +1,10 @@
 //! What the daemon needs of the kernel side. The eBPF backend implements it; tests use [`fake::Fake`].
 
 pub mod ebpf;
+pub mod openflow;
 
-use oxbow_pipeline::ir::{Changes, Program};
+use crate::config::Config;
+use oxbow_pipeline::ir::{Changes, LflowId, Program};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
@@ -97,6 +99,8 @@ pub enum Event {
         /// [`Peer::index`].
         peer: u32,
     },
+    /// The switch that held our flows is gone.
+    SwitchGone,
     /// A frame was dropped (rate-limited sample).
     Dropped {
         /// Name of the reason.
@@ -132,6 +136,9 @@ pub enum DataplaneError {
         /// Entries it takes.
         capacity: u32,
     },
+    /// The switch does not answer; it may in a moment.
+    #[error("{0}")]
+    Unreachable(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -174,7 +181,7 @@ pub trait Dataplane: Devices {
     ///
     /// # Errors
     /// What the maps say.
-    fn commit(&mut self, program: &Program, changes: &Changes) -> Result<(), DataplaneError>;
+    fn commit(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) -> Result<(), DataplaneError>;
 
     /// Lets the attached devices run what was committed. Until then devices that a former process served go on with its policy, and others
     /// pass nothing.
@@ -188,6 +195,11 @@ pub trait Dataplane: Devices {
 
     /// A descriptor that is readable when there are events.
     fn event_descriptor(&self) -> Option<OwnedFd>;
+
+    /// How often that descriptor became another one.
+    fn sessions(&self) -> u64 {
+        0
+    }
 
     /// Takes the events that wait.
     fn events(&mut self) -> Vec<Event>;
@@ -223,13 +235,17 @@ pub trait Dataplane: Devices {
     fn remove_everything(self: Box<Self>) -> Result<(), DataplaneError>;
 }
 
-/// Makes the dataplane of a hypervisor, by its system-id.
-pub type Opener = Box<dyn FnMut(&str) -> Result<Box<dyn Dataplane>, DataplaneError> + Send>;
+/// Number that marks what belongs to a logical flow, for dataplanes that show such a number to people: the first 32 bits of the row's
+/// `_uuid`, as ovn-controller's cookies have them.
+pub type Cookies<'a> = &'a dyn Fn(LflowId) -> u64;
+
+/// Makes the dataplane of a hypervisor, by its system-id and what its configuration says of the integration bridge.
+pub type Opener = Box<dyn FnMut(&str, &Config) -> Result<Box<dyn Dataplane>, DataplaneError> + Send>;
 
 pub mod fake {
     //! A dataplane that only remembers: for tests of everything above it.
 
-    use super::{Dataplane, DataplaneError, Devices, Event, Peer};
+    use super::{Cookies, Dataplane, DataplaneError, Devices, Event, Peer};
     use oxbow_pipeline::ir::{Changes, Program};
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -259,7 +275,12 @@ pub mod fake {
             (changed, None)
         }
 
-        fn commit(&mut self, _program: &Program, _changes: &Changes) -> Result<(), DataplaneError> {
+        fn commit(
+            &mut self,
+            _program: &Program,
+            _changes: &Changes,
+            _cookies: Cookies<'_>,
+        ) -> Result<(), DataplaneError> {
             self.commits += 1;
             Ok(())
         }

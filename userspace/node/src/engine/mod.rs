@@ -122,7 +122,8 @@ pub struct Engine {
     unsaved_fdb: Vec<(crate::dataplane::FdbAddress, u32)>,
     dataplane: Option<Box<dyn Dataplane>>,
     dataplane_serial: u64,
-    opened_for: Option<String>,
+    /// System-id, integration bridge and its remote that the dataplane was opened for.
+    opened_for: Option<(String, String, Option<String>)>,
     open_error: Option<String>,
     taken_over: BTreeSet<u32>,
     attached: BTreeMap<u32, Result<(), String>>,

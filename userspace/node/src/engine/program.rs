@@ -3,13 +3,16 @@
 use super::{Engine, LFLOW_RUN, RETRY_MS};
 use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
-use crate::dataplane::Event;
+use crate::dataplane::{DataplaneError, Event};
 use crate::rows::Chassis;
 use crate::vif::{Outcome as VifOutcome, Phase};
 use crate::world::World;
 use oxbow_daemon::stopwatch;
 use oxbow_ovsdb::Replica;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A switch that does not answer is tried again after this long: it may be starting.
+const UNREACHABLE_MS: u64 = 200;
 
 impl Engine {
     /// Opens the dataplane once the chassis has a name, again under a new name, and anew when a recomputation was asked for.
@@ -20,7 +23,13 @@ impl Engine {
             self.open_error = Some(text.clone());
             return;
         }
-        let other_name = self.opened_for.as_ref().is_some_and(|name| *name != system_id);
+        let Some(config) = self.config.as_ref() else { return };
+        let place = match self.settings.backend {
+            Backend::OpenFlow => (system_id.clone(), config.bridge.clone(), config.bridge_remote.clone()),
+            // Programs and pins know no bridge.
+            Backend::Ebpf | Backend::None => (system_id.clone(), String::new(), None),
+        };
+        let other_name = self.opened_for.as_ref().is_some_and(|opened| *opened != place);
         if other_name && let Some(dataplane) = self.dataplane.take() {
             if let Err(error) = dataplane.remove_everything() {
                 tracing::warn!(target: "dataplane", "cannot remove what was pinned under the former name: {error}");
@@ -34,12 +43,12 @@ impl Engine {
         if self.dataplane.is_some() || now_ms < self.retry_kernel_at_ms && self.open_error.is_some() {
             return;
         }
-        match (self.open)(&system_id) {
+        match (self.open)(&system_id, config) {
             Ok(dataplane) => {
                 self.taken_over.extend(dataplane.taken_over());
                 self.dataplane_serial += 1;
                 self.dataplane = Some(dataplane);
-                self.opened_for = Some(system_id);
+                self.opened_for = Some(place);
                 self.open_error = None;
                 self.attached.clear();
                 self.underlays.clear();
@@ -71,6 +80,12 @@ impl Engine {
             match event {
                 Event::Learned { address, port } => {
                     self.fdb.learned(address, port);
+                    matters = true;
+                }
+                Event::SwitchGone => {
+                    // The commit that is tried again finds the next one, and gives it everything.
+                    self.commit_error = Some("the switch is gone".to_owned());
+                    self.retry_kernel_at_ms = 0;
                     matters = true;
                 }
                 Event::NextHop { peer } => {
@@ -162,7 +177,9 @@ impl Engine {
             let (peers, peer_error) = dataplane.set_peers(&self.mesh.peers);
             let is_new = self.commit_error.is_none() && self.committed != wanted;
             let is_due = peers || retry || is_new || !changes.is_empty();
-            (peer_error, is_due.then(|| dataplane.commit(self.world.compiler().program(), &changes)))
+            let compiler = self.world.compiler();
+            let cookies = |id| compiler.flow(id).map_or(0, |row| u64::try_from(row.uuid.0 >> 96).unwrap_or(0));
+            (peer_error, is_due.then(|| dataplane.commit(compiler.program(), &changes, &cookies)))
         });
         match tried {
             // Nothing to do, or not before the time to try again.
@@ -173,7 +190,8 @@ impl Engine {
                 self.commit_error = None;
             }
             Some(Err(error)) => {
-                self.retry_kernel_at_ms = now_ms + RETRY_MS;
+                let pause = if matches!(error, DataplaneError::Unreachable(_)) { UNREACHABLE_MS } else { RETRY_MS };
+                self.retry_kernel_at_ms = now_ms + pause;
                 let error = Some(error.to_string());
                 // Those who wait for the commit are told why they wait.
                 progress |= self.commit_error != error;
