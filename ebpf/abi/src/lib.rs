@@ -30,4 +30,4 @@ pub mod verdict;
 
 /// Version of every layout in this crate: part of the pin directory's name (`<bpffs>/oxbow/<system-id>/<LAYOUT>`).
 /// Raise it whenever a key, a value, a word index or the meaning of an operation changes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

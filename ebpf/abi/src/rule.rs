@@ -43,7 +43,35 @@ pub const TUPLE_OUTSIDE_KEY: u8 = 1;
 /// [`Tuple::flags`]: rules are in the wide map.
 pub const TUPLE_WIDE: u8 = 2;
 
+/// [`Tuple::flags`]: the tuple has one rule, all of whose words are in the filters: a packet that passes them matches, and `Tuple::only` says what.
+pub const TUPLE_SINGLE: u8 = 4;
+
+/// Filters of a tuple.
+pub const FILTERS: usize = 2;
+
+/// What a rule does, without when: what a [`RuleSlot`] and a tuple with a single rule have in common.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Answer {
+    /// Index of the [`crate::op::Block`], or a [`GOTO`]; for a sub-table (port security) one of `crate::op::SUB_*`.
+    pub block: u32,
+    /// Index of the logical flow in `OX_LFLOWS` (counters) and in user space's table of names.
+    pub lflow: u32,
+    /// Constants that the block's operations refer to, so that rules that differ only in constants share a block.
+    pub operand: [u32; OPERANDS],
+}
+
+/// Bit of [`Answer::block`]: no block, but the one operation "go to a stage": [`goto`].
+pub const GOTO: u32 = 1 << 31;
+
+/// The value of [`Answer::block`] for a rule that does nothing but go to a stage of a pipeline (0 = ingress, 1 = egress).
+pub const fn goto(pipeline: u32, stage: u32) -> u32 {
+    GOTO | (pipeline & 1) << 8 | stage & 0xff
+}
+
 /// Map `OX_TUPLES`, array: a mask over the field vector.
+///
+/// The first 64 bytes are all that is read of a tuple that a packet cannot match, or that has a single rule.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Tuple {
@@ -55,6 +83,17 @@ pub struct Tuple {
     pub words: u8,
     /// `TUPLE_*` flags.
     pub flags: u8,
+    /// Words that the filters look at.
+    pub filter_word: [u8; 4],
+    /// Bits in which all rules of the tuple agree. A packet that differs there matches none of them, so nothing is looked up. Only bits
+    /// of the verdict key: what a filter decides is as cacheable as the rest.
+    pub filter_mask: [u32; FILTERS],
+    /// What they are.
+    pub filter_value: [u32; FILTERS],
+    /// [`TUPLE_SINGLE`]: the rule; its priority is `max_priority`.
+    pub only: Answer,
+    /// Reserved, zero.
+    pub reserved: u32,
     /// Index into the field vector of each key word.
     pub word: [u8; 16],
     /// Mask of each key word.
@@ -94,17 +133,14 @@ pub struct RuleSlot {
     pub until: u32,
     /// Priority, 0‥65535 (ovn-sb(5)).
     pub priority: u32,
-    /// Index of its [`crate::op::Block`]; for a sub-table (port security) one of `crate::op::SUB_*`.
-    pub block: u32,
-    /// Index of its logical flow in `OX_LFLOWS` (counters) and in user space's table of names.
-    pub lflow: u32,
-    /// Constants that the block's operations refer to, so that rules that differ only in constants share a block.
-    pub operand: [u32; OPERANDS],
+    /// What it does.
+    pub answer: Answer,
 }
 
 impl RuleSlot {
     /// A slot that is valid in no version.
-    pub const EMPTY: Self = Self { from: NEVER, until: 0, priority: 0, block: 0, lflow: 0, operand: [0; OPERANDS] };
+    pub const EMPTY: Self =
+        Self { from: NEVER, until: 0, priority: 0, answer: Answer { block: 0, lflow: 0, operand: [0; OPERANDS] } };
 }
 
 /// Value of maps `OX_RULES` and `OX_RULES_WIDE` (hash maps without preallocation: a replaced value stays readable until the
@@ -116,7 +152,8 @@ pub struct Rule {
     pub slot: [RuleSlot; 2],
 }
 
-const _: () = assert!(size_of::<Tuple>() == 88);
+const _: () = assert!(size_of::<Tuple>() == 144);
+const _: () = assert!(core::mem::offset_of!(Tuple, word) == 64);
 const _: () = assert!(size_of::<NarrowKey>() == 32);
 const _: () = assert!(size_of::<WideKey>() == 64);
 const _: () = assert!(size_of::<Rule>() == 88);

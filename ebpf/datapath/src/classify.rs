@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use oxbow_abi::rule::{MAX_TUPLES, NARROW, NarrowKey, OPERANDS, Rule, TUPLE_OUTSIDE_KEY, TUPLE_WIDE, Tuple, WIDE};
+use oxbow_abi::rule::{
+    Answer, FILTERS, MAX_TUPLES, NARROW, NarrowKey, OPERANDS, Rule, TUPLE_OUTSIDE_KEY, TUPLE_SINGLE, TUPLE_WIDE, Tuple, WIDE,
+};
 
 use crate::{
     maps::{OX_RULES, OX_RULES_WIDE, OX_TABLES, OX_TUPLES},
@@ -59,8 +61,22 @@ unsafe extern "C" fn tuple(index: u64, env: *mut c_void) -> i64 {
     if search.best > u32::from(tuple.max_priority) {
         return 1;
     }
+    // What no rule of the tuple can match is not looked up.
+    let mut differs = 0;
+    let mut n = 0;
+    while n < FILTERS {
+        differs |= at(&s.word, u32::from(tuple.filter_word[n])).get() & tuple.filter_mask[n] ^ tuple.filter_value[n];
+        n += 1;
+    }
+    if differs != 0 {
+        return 0;
+    }
     if tuple.flags & TUPLE_OUTSIDE_KEY != 0 {
         s.cacheable.set(0);
+    }
+    if tuple.flags & TUPLE_SINGLE != 0 {
+        take(s, search, u32::from(tuple.max_priority), &tuple.only);
+        return 0;
     }
     let rule = if tuple.flags & TUPLE_WIDE != 0 { wide(s, tuple) } else { narrow(s, tuple) };
     if let Some(rule) = rule {
@@ -108,15 +124,21 @@ fn consider(s: &Scratch, search: &mut Search, rule: &Rule) {
     let version = search.version;
     for slot in &rule.slot {
         if slot.from <= version && version < slot.until && slot.priority >= search.best {
-            search.best = slot.priority + 1;
-            let found = &s.found[masked::<1>(search.which)];
-            found.block.set(slot.block);
-            found.lflow.set(slot.lflow);
-            let mut n = 0;
-            while n < OPERANDS {
-                found.operand[n].set(slot.operand[n]);
-                n += 1;
-            }
+            take(s, search, slot.priority, &slot.answer);
         }
+    }
+}
+
+/// The best so far.
+#[inline(always)]
+fn take(s: &Scratch, search: &mut Search, priority: u32, answer: &Answer) {
+    search.best = priority + 1;
+    let found = &s.found[masked::<1>(search.which)];
+    found.block.set(answer.block);
+    found.lflow.set(answer.lflow);
+    let mut n = 0;
+    while n < OPERANDS {
+        found.operand[n].set(answer.operand[n]);
+        n += 1;
     }
 }

@@ -11,7 +11,7 @@ use oxbow_abi::{
     field::{CT_LABEL, CT_STATE, FLAGS, INPORT, OUTPORT, REG_COUNT, flag},
     op::SUBS,
     reason::Reason,
-    rule::NEVER,
+    rule::{GOTO, NEVER},
     stats::total,
     topology::{STAGES, Stages},
 };
@@ -224,7 +224,13 @@ fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
         s.path[masked::<31>(n)].set(lflow);
         s.path_len.set(n + 1);
     }
-    s.block.set(s.found[0].block.get());
+    let block = s.found[0].block.get();
+    if block & GOTO != 0 {
+        // Most rules of most tables only say `next`: no block for that.
+        s.pipeline.set(block >> 8 & 1);
+        return go_to(s, block & 0xff).map(|()| 0);
+    }
+    s.block.set(block);
     s.position.set(0);
     s.phase.set(phase::OPS);
     ops::run()

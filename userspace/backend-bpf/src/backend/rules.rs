@@ -4,9 +4,11 @@ use super::stages::{Place, StageMaps};
 use super::{Consequence, Problem};
 use crate::compile::{self, Key, Shape, compile};
 use crate::image::{Blocks, Exhausted, Guards, Placement, Scope, Tables};
-use oxbow_abi::op::{DROP, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS};
+use oxbow_abi::op::{
+    DROP, NEXT, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS,
+};
 use oxbow_abi::reason::Reason;
-use oxbow_abi::rule::OPERANDS;
+use oxbow_abi::rule::{Answer, goto};
 use oxbow_pipeline::ir::{
     Act, Alternatives, Changes, DatapathKey, Dim, Field, LflowId, Masked, Pipeline, Program, Rule, RuleId, SetId, Sub,
     SubResult, SubRule,
@@ -31,7 +33,9 @@ struct Held {
     egress: bool,
     table: u32,
     placement: Placement,
-    /// Whether `placement.block` is a block of ours (not a sub-table's answer).
+    /// Whether the rule is in a sub-table, where a block is an answer.
+    sub: bool,
+    /// Whether the answer's block is a block of ours.
     has_block: bool,
     dims: Arc<[Dim]>,
     entries: Vec<(u32, Key)>,
@@ -83,7 +87,7 @@ impl Rules {
     fn fail(&mut self, places: &mut Places<'_>, id: RuleId, lflow: LflowId, held: &mut Held, what: String) {
         let consequence = if held.drops {
             held.clear(places.tables, id);
-            let before = held.has_block.then_some(held.placement.block);
+            let before = held.has_block.then_some(held.placement.answer.block);
             match held.close(places) {
                 Ok(()) => {
                     self.going.extend(before);
@@ -176,17 +180,18 @@ impl Rules {
             Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
         };
         let counter = if lflow.0 < self.lflow_capacity { lflow.0 } else { 0 };
-        let mut placement = Placement { rule: id.0, priority, block: 0, lflow: counter, operand: [0; OPERANDS] };
+        let mut answer = Answer { lflow: counter, ..Answer::default() };
+        let sub = matches!(content, Content::Answer(_));
         let mut has_block = false;
         match content {
-            Content::Answer(answer) => {
-                placement.block = match answer {
+            Content::Answer(result) => {
+                answer.block = match result {
                     SubResult::Pass => SUB_PASS,
                     SubResult::Fail => SUB_FAIL,
                     SubResult::Goto(_) => SUB_GOTO,
                 };
-                if let SubResult::Goto(sub) = answer {
-                    placement.operand[0] = sub_number(sub) as u32;
+                if let SubResult::Goto(sub) = result {
+                    answer.operand[0] = sub_number(sub) as u32;
                 }
             }
             Content::Acts(acts) => {
@@ -195,18 +200,23 @@ impl Rules {
                     self.problems.insert(id, Problem { lflow, datapath, what, consequence: Consequence::Drops });
                     compile::Compiled::only(drop_op(Reason::UnsupportedAction))
                 });
-                match places.blocks.intern(&compiled.ops) {
-                    Ok(block) => {
-                        placement.block = block;
-                        placement.operand = compiled.operand;
-                        has_block = true;
+                if let [Op { code: NEXT, dst, a, .. }] = compiled.ops[..] {
+                    answer.block = goto(u32::from(dst), a);
+                } else {
+                    match places.blocks.intern(&compiled.ops) {
+                        Ok(block) => {
+                            answer.block = block;
+                            answer.operand = compiled.operand;
+                            has_block = true;
+                        }
+                        Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
                     }
-                    Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
                 }
             }
         }
-        let entries = Vec::new();
-        let mut held = Held { datapath, egress, table, placement, has_block, dims: Arc::clone(dims), entries, drops };
+        let placement = Placement { rule: id.0, priority, answer };
+        let (dims_held, entries) = (Arc::clone(dims), Vec::new());
+        let mut held = Held { datapath, egress, table, placement, sub, has_block, dims: dims_held, entries, drops };
         let alternatives: Vec<Vec<Masked>> = dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
         if let Err(what) = held.insert(places.tables, &alternatives) {
             held.clear(places.tables, id);
@@ -248,7 +258,7 @@ impl Rules {
             }
         }
         if held.has_block {
-            self.going.push(held.placement.block);
+            self.going.push(held.placement.answer.block);
         }
     }
 
@@ -276,7 +286,7 @@ impl Rules {
                 held.withdraw(places.tables, id, &alternatives);
                 alternatives[n] = added.to_vec();
                 if let Err(what) = held.insert(places.tables, &alternatives) {
-                    let lflow = LflowId(held.placement.lflow);
+                    let lflow = LflowId(held.placement.answer.lflow);
                     self.fail(places, id, lflow, &mut held, what);
                 }
             }
@@ -329,18 +339,20 @@ impl Held {
     /// Drops everything that reaches the table.
     fn close(&mut self, places: &mut Places<'_>) -> Result<(), Exhausted> {
         let (shape, key) = (Shape::default(), Key::new());
-        let block = if self.has_block { places.blocks.intern(&[drop_op(Reason::TableClosed)])? } else { SUB_FAIL };
-        let placement = Placement { priority: u16::MAX, block, operand: [0; OPERANDS], ..self.placement };
+        let block = if self.sub { SUB_FAIL } else { places.blocks.intern(&[drop_op(Reason::TableClosed)])? };
+        let answer = Answer { block, lflow: self.placement.answer.lflow, ..Answer::default() };
+        let placement = Placement { priority: u16::MAX, answer, ..self.placement };
         match places.tables.insert(self.table, &shape, key.clone(), placement) {
             Ok(number) => self.entries.push((number, key)),
             Err(full) => {
-                if self.has_block {
+                if !self.sub {
                     places.blocks.release(block);
                 }
                 return Err(full);
             }
         }
         self.placement = placement;
+        self.has_block = !self.sub;
         Ok(())
     }
 }

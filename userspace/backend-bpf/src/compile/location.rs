@@ -92,10 +92,18 @@ pub const fn pieces(field: Field) -> Option<&'static [Piece]> {
 /// Whether bits of a word are not in the verdict key, so that a verdict may not rest on them. Registers, ports, flags and connection
 /// state are: a walk derives them from the key.
 pub const fn outside_key(word: u8, mask: u32) -> bool {
+    mask & !within_key(word) != 0
+}
+
+/// The bits of a word that are in the verdict key or follow from it.
+pub const fn within_key(word: u8) -> u32 {
     match word {
-        f::IP_META => mask & 0x0000_ff00 != 0,
-        f::TCP_FLAGS | f::ARP_OP | f::IP6_LABEL | f::PKT_MARK => true,
-        _ => (word >= f::ND_TARGET && word < f::ND_TARGET + 4) || (word >= f::HW_SRC && word < f::HW_DST + 2),
+        // All but the TTL.
+        f::IP_META => 0xffff_00ff,
+        f::TCP_FLAGS | f::ARP_OP | f::IP6_LABEL | f::PKT_MARK => 0,
+        _ if word >= f::ND_TARGET && word < f::ND_TARGET + 4 => 0,
+        _ if word >= f::HW_SRC && word < f::HW_DST + 2 => 0,
+        _ => u32::MAX,
     }
 }
 

@@ -5,5 +5,5 @@ mod location;
 mod matching;
 
 pub use acts::{ActError, Compiled, compile};
-pub use location::{Piece, outside_key, pieces};
+pub use location::{Piece, outside_key, pieces, within_key};
 pub use matching::{Key, MAX_KEYS, MatchError, Shape, keys};

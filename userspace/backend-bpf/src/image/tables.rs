@@ -3,10 +3,14 @@
 //! A key of a tuple has a stack of candidates (rules of several priorities may ask for the same key); the best one is what the kernel gets.
 //! Every kernel value has two slots ([`oxbow_abi::rule`]): a write keeps the slot that the version in force uses and fills the other.
 
+mod agreement;
+
 use super::allocator::{Exhausted, Indexes, Ranges};
 use crate::compile::{Key, Shape};
+use agreement::{Agreement, Filter};
 use oxbow_abi::rule::{
-    MAX_TUPLES, NEVER, OPERANDS, Rule, RuleSlot, TUPLE_OUTSIDE_KEY, TUPLE_WIDE, Table, Tuple, TupleRange,
+    Answer, FILTERS, MAX_TUPLES, NEVER, Rule, RuleSlot, TUPLE_OUTSIDE_KEY, TUPLE_SINGLE, TUPLE_WIDE, Table, Tuple,
+    TupleRange,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -20,18 +24,14 @@ pub struct Placement {
     pub rule: u32,
     /// Priority.
     pub priority: u16,
-    /// Block, or sub-table result.
-    pub block: u32,
-    /// Counter index.
-    pub lflow: u32,
-    /// Operands.
-    pub operand: [u32; OPERANDS],
+    /// What it does.
+    pub answer: Answer,
 }
 
 impl Placement {
     /// Higher priority first; between equal ones the smaller logical flow, as the reference interpreter chooses.
     fn rank(&self) -> (std::cmp::Reverse<u16>, u32, u32) {
-        (std::cmp::Reverse(self.priority), self.lflow, self.rule)
+        (std::cmp::Reverse(self.priority), self.answer.lflow, self.rule)
     }
 }
 
@@ -51,11 +51,43 @@ struct TupleState {
     shape: Shape,
     buckets: FxHashMap<Key, Bucket>,
     priorities: BTreeMap<u16, u32>,
+    agreement: Agreement,
+    /// Buckets with a candidate.
+    live: usize,
+}
+
+/// What of a tuple depends on its rules and stands in the tuple array: when it changes, the array is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Head {
+    max_priority: u16,
+    filters: [Filter; FILTERS],
+    only: Option<Answer>,
 }
 
 impl TupleState {
     fn max_priority(&self) -> u16 {
         self.priorities.last_key_value().map_or(0, |(priority, _)| *priority)
+    }
+
+    fn head(&self) -> Head {
+        let filters = self.agreement.filters(&self.shape);
+        Head { max_priority: self.max_priority(), filters, only: self.only(&filters) }
+    }
+
+    /// Whether [`TupleState::only`] may say something else now: there were `live` buckets before, and `best` says whether a best candidate changed.
+    fn only_changed(&self, live: usize, best: bool) -> bool {
+        (self.live == 1 || live == 1) && (self.live != live || best)
+    }
+
+    /// What the only rule does, if there is one and the filters say all of its condition.
+    fn only(&self, filters: &[Filter; FILTERS]) -> Option<Answer> {
+        if self.live != 1 {
+            return None;
+        }
+        let said = |&(word, mask): &(u8, u32)| filters.iter().find(|f| f.word == word && f.mask == mask);
+        let key: Option<Key> = self.shape.0.iter().map(|word| said(word).map(|filter| filter.value)).collect();
+        let bucket = self.buckets.get(&key?)?;
+        bucket.candidates.first().map(|best| best.answer)
     }
 
     fn encode(&self) -> Tuple {
@@ -66,13 +98,23 @@ impl TupleState {
         if self.shape.outside_key() {
             flags |= TUPLE_OUTSIDE_KEY;
         }
+        let head = self.head();
+        if head.only.is_some() {
+            flags |= TUPLE_SINGLE;
+        }
         let mut tuple = Tuple {
             id: self.id,
-            max_priority: self.max_priority(),
+            max_priority: head.max_priority,
             words: self.shape.0.len() as u8,
             flags,
+            only: head.only.unwrap_or_default(),
             ..Tuple::default()
         };
+        for (i, filter) in head.filters.iter().enumerate() {
+            tuple.filter_word[i] = filter.word;
+            tuple.filter_mask[i] = filter.mask;
+            tuple.filter_value[i] = filter.value;
+        }
         for (i, &(word, mask)) in self.shape.0.iter().enumerate() {
             tuple.word[i] = word;
             tuple.mask[i] = mask;
@@ -192,23 +234,31 @@ impl Tables {
                 }
                 let id = self.tuple_ids.take()?;
                 state.tuples.insert(shape.clone(), id);
-                let tuple =
-                    TupleState { id, shape: shape.clone(), buckets: FxHashMap::default(), priorities: BTreeMap::new() };
+                let tuple = TupleState {
+                    id,
+                    shape: shape.clone(),
+                    buckets: FxHashMap::default(),
+                    priorities: BTreeMap::new(),
+                    agreement: Agreement::new(shape),
+                    live: 0,
+                };
                 self.tuples.insert(id, tuple);
                 self.dirty_tables.insert(table);
                 id
             }
         };
         let Some(tuple) = self.tuples.get_mut(&number) else { return Err(Exhausted { map: "OX_TUPLES", max: number }) };
-        let before = tuple.max_priority();
+        let before = (tuple.max_priority(), tuple.live);
         *tuple.priorities.entry(placement.priority).or_default() += 1;
-        if tuple.max_priority() != before || tuple.buckets.is_empty() {
-            self.dirty_tables.insert(table);
-        }
+        let reworded = tuple.agreement.add(&key);
         let bucket =
             tuple.buckets.entry(key.clone()).or_insert(Bucket { candidates: SmallVec::new(), kernel: NOTHING });
         let at = bucket.candidates.partition_point(|c| c.rank() < placement.rank());
         bucket.candidates.insert(at, placement);
+        tuple.live += usize::from(bucket.candidates.len() == 1);
+        if reworded || tuple.max_priority() != before.0 || tuple.only_changed(before.1, at == 0) {
+            self.dirty_tables.insert(table);
+        }
         if at == 0 {
             self.dirty_keys.insert((number, key));
         }
@@ -223,20 +273,25 @@ impl Tables {
     /// Takes a rule away from a key.
     pub fn remove(&mut self, table: u32, number: u32, key: &Key, rule: u32) {
         let Some(tuple) = self.tuples.get_mut(&number) else { return };
-        let before = tuple.max_priority();
+        let before = (tuple.max_priority(), tuple.live);
         let Some(bucket) = tuple.buckets.get_mut(key) else { return };
         let Some(at) = bucket.candidates.iter().position(|c| c.rule == rule) else { return };
         let gone = bucket.candidates.remove(at);
+        tuple.live -= usize::from(bucket.candidates.is_empty());
         if at == 0 {
             self.dirty_keys.insert((number, key.clone()));
         }
+        let buckets = &tuple.buckets;
+        let reworded = tuple
+            .agreement
+            .remove(key, || buckets.iter().flat_map(|(key, bucket)| bucket.candidates.iter().map(move |_| key)));
         if let Some(count) = tuple.priorities.get_mut(&gone.priority) {
             *count -= 1;
             if *count == 0 {
                 tuple.priorities.remove(&gone.priority);
             }
         }
-        if tuple.max_priority() != before {
+        if reworded || tuple.max_priority() != before.0 || tuple.only_changed(before.1, at == 0) {
             self.dirty_tables.insert(table);
         }
         if tuple.priorities.is_empty() {
@@ -381,23 +436,14 @@ fn next_value(kernel: &Rule, wanted: Option<&Placement>, version: u32) -> Rule {
         used = 1;
     }
     if let Some(wanted) = wanted {
-        slots[used] = RuleSlot {
-            from: version,
-            until: NEVER,
-            priority: u32::from(wanted.priority),
-            block: wanted.block,
-            lflow: wanted.lflow,
-            operand: wanted.operand,
-        };
+        slots[used] =
+            RuleSlot { from: version, until: NEVER, priority: u32::from(wanted.priority), answer: wanted.answer };
     }
     Rule { slot: slots }
 }
 
 fn same(slot: &RuleSlot, wanted: &Placement) -> bool {
-    slot.priority == u32::from(wanted.priority)
-        && slot.block == wanted.block
-        && slot.lflow == wanted.lflow
-        && slot.operand == wanted.operand
+    slot.priority == u32::from(wanted.priority) && slot.answer == wanted.answer
 }
 
 /// The table with `range` from its version on beside the range in force.

@@ -3,7 +3,7 @@
 use oxbow_abi::field::{self, ETH_DST, ETH_TYPE, INPORT, IP_DST, L4, OUTPORT, flag};
 use oxbow_abi::op::{self, Op};
 use oxbow_abi::reason::Reason;
-use oxbow_abi::rule::{NEVER, RuleSlot, TUPLE_OUTSIDE_KEY};
+use oxbow_abi::rule::{Answer, NEVER, RuleSlot, TUPLE_OUTSIDE_KEY};
 use oxbow_abi::stats::{State, total};
 use oxbow_abi::topology::{PORT_UNBOUND, PORT_UNSERVED, Port, VIF_LOCALPORT};
 
@@ -117,7 +117,7 @@ fn a_walk_under_an_old_version_is_stale_from_birth() {
 fn a_tuple_outside_the_key_forbids_caching() {
     let (mut rig, a, _) = pair();
     forward(&mut rig);
-    let slot = RuleSlot { from: 1, until: NEVER, priority: 5, block: 0, lflow: 0, operand: [0; 6] };
+    let slot = RuleSlot { from: 1, until: NEVER, priority: 5, answer: Answer::default() };
     // A lower priority is not consulted once a better rule is found; a higher one is.
     rig.slots((0, 0), 5, &[(field::TCP_FLAGS, 0xfff, 0xfff)], TUPLE_OUTSIDE_KEY, [slot, RuleSlot::EMPTY]);
     rig.vif_run(a, &tcp4(1, 2, b""));
@@ -144,7 +144,12 @@ fn priorities_decide_between_tuples_and_slots_between_versions() {
     // From version 3 on another rule with the same key holds, until version 5.
     let to = |rig: &mut Rig, port| rig.block(&[set(OUTPORT, !0, port), output()]);
     let (old, new) = (to(&mut rig, 2), to(&mut rig, 1));
-    let slot = |from, until, block, lflow| RuleSlot { from, until, priority: 300, block, lflow, operand: [0; 6] };
+    let slot = |from, until, block, lflow| RuleSlot {
+        from,
+        until,
+        priority: 300,
+        answer: Answer { block, lflow, operand: [0; 6] },
+    };
     let both = [slot(1, 3, old, 30), slot(3, 5, new, 31)];
     rig.slots((0, 0), 300, &[(IP_DST, !0, 0x0a00_0002)], 0, both);
     rig.guard(1, 2);

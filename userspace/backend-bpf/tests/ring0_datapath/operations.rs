@@ -7,7 +7,7 @@ use oxbow_abi::field::{
 use oxbow_abi::learning::FdbKey;
 use oxbow_abi::op::{self, ARG_OUTSIDE_KEY, Op};
 use oxbow_abi::reason::Reason;
-use oxbow_abi::rule::{NEVER, RuleSlot};
+use oxbow_abi::rule::{Answer, NEVER, RuleSlot};
 use oxbow_abi::stats::{EVENT_FDB, State, total};
 
 use crate::forwarding::{forward, pair};
@@ -98,7 +98,12 @@ fn bits_are_moved_exchanged_and_taken_from_operands() {
     let (mut rig, a, _) = pair();
     let operand = Op { code: op::SET_OPERAND, dst: ETH_DST + 1, arg: 3, a: !0, c: 8, ..Op::default() };
     let block = rig.block(&[operand, set(OUTPORT, !0, 2), output()]);
-    let slot = RuleSlot { from: 1, until: NEVER, priority: 1, block, lflow: 0, operand: [0, 0, 0, 0x00ab_cdef, 0, 0] };
+    let slot = RuleSlot {
+        from: 1,
+        until: NEVER,
+        priority: 1,
+        answer: Answer { block, lflow: 0, operand: [0, 0, 0, 0x00ab_cdef, 0, 0] },
+    };
     rig.slots((0, 0), 1, &[], 0, [slot, RuleSlot::EMPTY]);
     rig.rule((1, 0), 1, &[], &[output()], 2);
     assert_eq!(rig.vif_run(a, &udp4(1, 2, b"")).data[2..6], [0xab, 0xcd, 0xef, 0]);
@@ -298,7 +303,12 @@ fn port_security_looks_into_sub_tables() {
     rig.rule((1, 0), 0, &[], &[output()], 4);
     let sub = |block, operand| {
         [
-            RuleSlot { from: 1, until: NEVER, priority: 0, block, lflow: 0, operand: [operand, 0, 0, 0, 0, 0] },
+            RuleSlot {
+                from: 1,
+                until: NEVER,
+                priority: 0,
+                answer: Answer { block, lflow: 0, operand: [operand, 0, 0, 0, 0, 0] },
+            },
             RuleSlot::EMPTY,
         ]
     };

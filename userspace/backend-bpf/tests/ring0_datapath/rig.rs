@@ -6,7 +6,7 @@ use aya::{Ebpf, EbpfLoader};
 use oxbow_abi::learning::{Fdb, FdbKey};
 use oxbow_abi::op::{self, Block, Op};
 use oxbow_abi::reason::Reason;
-use oxbow_abi::rule::{NEVER, NarrowKey, Rule, RuleSlot, TUPLE_WIDE, Table, Tuple, TupleRange, WideKey};
+use oxbow_abi::rule::{Answer, NEVER, NarrowKey, Rule, RuleSlot, TUPLE_WIDE, Table, Tuple, TupleRange, WideKey};
 use oxbow_abi::stats::{Counter, State};
 use oxbow_abi::topology::{
     Chassis, Chunk, ChunkKey, Datapath, Members, PORT_LOCAL, PORT_REMOTE, PeerKey, Port, PortKey, STAGES, Stages, Vif,
@@ -275,7 +275,12 @@ impl Rig {
             matches,
             0,
             [
-                RuleSlot { from: 1, until: NEVER, priority: priority.into(), block, lflow, operand: [0; 6] },
+                RuleSlot {
+                    from: 1,
+                    until: NEVER,
+                    priority: priority.into(),
+                    answer: Answer { block, lflow, operand: [0; 6] },
+                },
                 RuleSlot::EMPTY,
             ],
         )

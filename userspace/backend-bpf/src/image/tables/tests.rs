@@ -34,12 +34,21 @@ impl Kernel {
             if best.is_some_and(|(priority, _)| priority >= u32::from(tuple.max_priority)) {
                 break;
             }
+            let passes = (0..FILTERS)
+                .all(|n| words[usize::from(tuple.filter_word[n])] & tuple.filter_mask[n] == tuple.filter_value[n]);
+            if !passes {
+                continue;
+            }
+            if tuple.flags & TUPLE_SINGLE != 0 {
+                best = Some((u32::from(tuple.max_priority), tuple.only.block));
+                continue;
+            }
             let key: Key =
                 (0..usize::from(tuple.words)).map(|w| words[usize::from(tuple.word[w])] & tuple.mask[w]).collect();
             let Some(rule) = self.rules.get(&(tuple.id, key)) else { continue };
             let Some(slot) = rule.slot.iter().find(|s| s.from <= version && version < s.until) else { continue };
             if best.is_none_or(|(priority, _)| slot.priority > priority) {
-                best = Some((slot.priority, slot.block));
+                best = Some((slot.priority, slot.answer.block));
             }
         }
         best
@@ -100,7 +109,8 @@ proptest! {
                     let shape = shape(kind);
                     let key = masked(&shape, [a, b]);
                     let block = 100 * rule + u32::from(priority);
-                    let placement = Placement { rule, priority, block, lflow: rule, operand: [0; OPERANDS] };
+                    let answer = Answer { block, lflow: rule, ..Answer::default() };
+                    let placement = Placement { rule, priority, answer };
                     let number = tables.insert(table, &shape, key.clone(), placement).unwrap();
                     wanted.insert(rule, Want { shape, key, priority, block, number });
                 }
