@@ -18,6 +18,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-pipeline", &["oxbow-lflow"]),
     ("oxbow-incr", &[]),
     ("oxbow-daemon", &[]),
+    ("oxbow-report", &[]),
     ("oxbow-backend-bpf", &["oxbow-abi", "oxbow-pipeline", "oxbow-lflow"]),
     ("oxbow-backend-openflow", &["oxbow-pipeline", "oxbow-lflow"]),
     (
@@ -32,11 +33,12 @@ const LAW: &[(&str, &[&str])] = &[
             "oxbow-backend-bpf",
             "oxbow-backend-openflow",
             "oxbow-daemon",
+            "oxbow-report",
         ],
     ),
     ("oxbow-northd", &["oxbow-ovsdb", "oxbow-schema", "oxbow-incr", "oxbow-daemon"]),
-    ("oxbow-ctl", &["oxbow-abi", "oxbow-ovsdb", "oxbow-schema", "oxbow-daemon"]),
-    ("oxbow-testkit", &[]),
+    ("oxbow-ctl", &["oxbow-daemon", "oxbow-report"]),
+    ("oxbow-testkit", &["oxbow-report"]),
     ("oxbow-agree", &["oxbow-abi", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"]),
     (
         "oxbow-bench",
@@ -60,6 +62,7 @@ const LAW: &[(&str, &[&str])] = &[
 /// What the tests of the whole and the tools may use: everything but the daemons, which they only run.
 const JUDGES: &[&str] = &[
     "oxbow-abi",
+    "oxbow-report",
     "oxbow-wire",
     "oxbow-ovsdb",
     "oxbow-schema",

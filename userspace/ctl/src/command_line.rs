@@ -1,0 +1,179 @@
+//! The command line.
+
+use oxbow_report::flows::Wanted;
+
+const AFTER: &str = "\
+Exit status: 0 all is well; 1 the answer is that something is wrong (not ready, a check failed, the programs disagree with the
+reference); 2 the question could not be asked or answered.
+
+The daemon is found as ovn-appctl finds it: by its locked pidfile in $OVN_RUNDIR (/var/run/ovn), as oxbow-node or ovn-controller.
+All counters start with the load of the programs, that is, with the daemon's last start.
+
+To find out what happens to a packet:
+  oxbow ports                                   is the sender's port installed?
+  oxbow trace vm1 'ip4.dst == 10.0.0.2 && icmp' which way would it take, and why?
+  oxbow monitor --port vm1                      which way do real packets take?
+  oxbow drops                                   what is dropped, by which logical flow?";
+
+/// Shows what an Oxbow hypervisor does with packets, and why
+#[derive(Debug, clap::Parser)]
+#[command(name = "oxbow", version, after_help = AFTER, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Control socket of the daemon, or its name [default: oxbow-node, then ovn-controller]
+    #[arg(short, long, global = true, value_name = "SOCKET|NAME", env = "OXBOW_TARGET")]
+    pub(crate) target: Option<String>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How reports are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: one JSON value (monitor: one for each event, a line each); fields are added but never renamed
+    Json,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Is this hypervisor well? Connections, ports, peers, maps, problems; exit status 1 when it is not ready
+    Status {
+        /// The fill of every map as well
+        #[arg(long)]
+        maps: bool,
+    },
+    /// Every VIF, how far it is, and why; exit status 1 when one is not installed
+    Ports,
+    /// Logical flows in force with their packets: those that walked and those that cached verdicts took past
+    Flows(FlowFilter),
+    /// Cached verdicts: for which packets, what they do, what they rest on, how often they were used
+    Verdicts {
+        /// Only those of packets from, or by tunnel to, this logical port
+        #[arg(short, long)]
+        port: Option<String>,
+        /// Show so many, those with the most hits first
+        #[arg(short = 'n', long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Dropped packets by reason, and by the logical flow that dropped them
+    Drops,
+    /// Tell a packet's way and fate without sending it
+    #[command(long_about = TRACE)]
+    Trace {
+        /// Logical port that sends it; it must be on this hypervisor
+        port: String,
+        /// The packet: a microflow as ovn-trace(8) takes it
+        #[arg(required = true)]
+        packet: Vec<String>,
+    },
+    /// Show packets as they are forwarded or dropped, until interrupted
+    #[command(long_about = MONITOR)]
+    Monitor(MonitorArguments),
+    /// Look whether this host can run oxbow-node, and what to do where it cannot; needs no daemon
+    Check(CheckArguments),
+    /// Metrics as Prometheus scrapes them
+    Metrics,
+    /// Show log levels, or set them: [MODULE[:DESTINATION[:LEVEL]]], as for `ovn-appctl vlog/set`
+    LogLevel {
+        /// For instance `dbg`, `binding:file:dbg`
+        levels: Vec<String>,
+    },
+    /// Print a completion script, for instance `oxbow completion bash > /etc/bash_completion.d/oxbow`
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const TRACE: &str = "\
+Tell a packet's way and fate without sending it.
+
+The packet is a microflow in ovn-trace's language; what it does not say is zero, and `inport` may be left out:
+
+  oxbow trace vm1 'eth.src == 02:00:00:00:00:01 && eth.dst == 02:00:00:00:00:02 && ip4.src == 10.0.0.1 &&
+                   ip4.dst == 10.0.0.2 && ip.ttl == 64 && icmp4.type == 8'
+
+eth.src and addresses that are left out are taken from the port's own addresses where it has one (so `oxbow trace vm1 arp` asks about
+an ARP packet of vm1's own). The reference interpreter runs it on the policy as the daemon has compiled it, and shows every logical
+flow with the registers it sets. Then the loaded programs run the same frame against the maps in force, in a copy that sends, learns,
+counts and caches nothing, and `oxbow` says whether both agree. A cached verdict that such packets follow is shown too.";
+
+const MONITOR: &str = "\
+Show packets as they are forwarded or dropped, until interrupted.
+
+The programs tell of packets through a ring buffer, as long as somebody listens; several may listen, each sees all it asked for.
+Filters by port and reason are applied in the kernel where all listeners agree. More packets than --rate per second and CPU are not
+shown but counted as lost. While forwarded packets are listened to, each costs some hundred nanoseconds more; without a listener
+nothing.";
+
+/// Which flows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FlowFilter {
+    /// Only those whose match or actions name this logical port, or that its packets have taken from the cache
+    #[arg(short, long)]
+    port: Option<String>,
+    /// Only those of the logical switch or router of this name
+    #[arg(short, long)]
+    datapath: Option<String>,
+    /// Leave out flows that no packet has taken
+    #[arg(long)]
+    hit: bool,
+}
+
+impl FlowFilter {
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted { port: self.port.clone(), datapath: self.datapath.clone(), hit: self.hit }
+    }
+}
+
+/// What to listen for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MonitorArguments {
+    /// Only packets from or to this logical port
+    #[arg(short, long)]
+    pub(crate) port: Option<String>,
+    /// Only dropped packets
+    #[arg(long, conflicts_with = "verdicts")]
+    pub(crate) drops: bool,
+    /// Only forwarded packets
+    #[arg(long)]
+    pub(crate) verdicts: bool,
+    /// Only packets dropped for this reason (the names of `oxbow drops`)
+    #[arg(long, conflicts_with = "verdicts")]
+    pub(crate) reason: Option<String>,
+    /// Events per second and CPU
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) rate: u32,
+    /// End after so many events
+    #[arg(short = 'n', long)]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long)]
+    pub(crate) seconds: Option<f64>,
+}
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArguments {
+    /// Mount point of the bpf file system
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub(crate) bpffs: std::path::PathBuf,
+    /// The Open_vSwitch database [default: unix:$OVS_RUNDIR/db.sock]
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,92 @@
+//! Looking into a dataplane: for reports, metrics, traces and listeners. Nothing here changes what packets meet.
+
+use super::DataplaneError;
+use oxbow_abi::reason::Reason;
+use oxbow_abi::stats::Counter;
+use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
+use std::collections::HashMap;
+
+/// What it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// `ebpf` or `openflow`.
+    pub backend: &'static str,
+    /// Version of the policy in force, 0 = none.
+    pub version: u32,
+    /// How programs are attached.
+    pub hook: Option<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries that it takes.
+    pub capacity: u64,
+    /// A cache: full is no fault.
+    pub cache: bool,
+}
+
+/// The caches as they are, with what says whether an entry still holds.
+#[derive(Clone, Debug, Default)]
+pub struct Cached {
+    /// Verdicts.
+    pub verdicts: Vec<(VerdictKey, Verdict)>,
+    /// Denied flows.
+    pub denied: Vec<(VerdictKey, Denied)>,
+    /// Version in which each guard that they name last changed, by its index.
+    pub guards: HashMap<u32, u32>,
+    /// Generation of each FDB slot that they name.
+    pub generations: HashMap<u32, u32>,
+    /// The clock that `created` was read from, now: nanoseconds.
+    pub now: u64,
+}
+
+/// Packets of the verdict cache's hits, by logical flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributed {
+    /// Hits by the number of the logical flow.
+    pub flows: HashMap<u32, u64>,
+    /// Hits of verdicts that were gone before they were looked at.
+    pub unattributed: u64,
+}
+
+/// What a dataplane that forwards in the kernel's programs can tell.
+pub trait Inspect {
+    /// Drops by reason, those that never occurred left out.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn drop_counts(&mut self) -> Result<Vec<(Reason, Counter)>, DataplaneError>;
+
+    /// Everything that `oxbow_abi::stats::total` counts, by its index.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn totals(&mut self) -> Result<Vec<Counter>, DataplaneError>;
+
+    /// How full the maps are.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn fill(&mut self) -> Result<Vec<Fill>, DataplaneError>;
+
+    /// The caches. Entries come and go while they are read.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn cached(&mut self) -> Result<Cached, DataplaneError>;
+
+    /// Looks at the caches and gives what they grew by since the last look to the logical flows of their paths; returns the sums since the
+    /// programs were loaded.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn attribute(&mut self) -> Result<Attributed, DataplaneError>;
+
+    /// Nanoseconds that the programs ran and how often, by program, where the kernel counts that (`sysctl kernel.bpf_stats_enabled`).
+    fn run_time(&mut self) -> Vec<(&'static str, u64, u64)>;
+}
