@@ -27,7 +27,10 @@ impl Client {
     /// The system's, with what it means here.
     pub(crate) fn connect(path: &Path) -> Result<Client> {
         let stream = UnixStream::connect(path).with_context(|| {
-            format!("cannot connect to {}: is the daemon running, and may this user talk to it (usually root)?", path.display())
+            format!(
+                "cannot connect to {}: is the daemon running, and may this user talk to it (usually root)?",
+                path.display()
+            )
         })?;
         stream.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
         Ok(Client { stream, path: path.to_owned(), id: 0, buffer: Vec::new() })
@@ -83,7 +86,11 @@ impl Client {
                 Ok(length) => self.buffer.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                    bail!("{}: no answer in {} s: is the daemon stopped or very busy?", self.path.display(), PATIENCE.as_secs());
+                    bail!(
+                        "{}: no answer in {} s: is the daemon stopped or very busy?",
+                        self.path.display(),
+                        PATIENCE.as_secs()
+                    );
                 }
                 Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
             }

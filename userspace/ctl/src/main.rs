@@ -10,7 +10,9 @@ use anyhow::Result;
 use clap::Parser as _;
 use client::Client;
 use command_line::{Cli, Command, Format};
-use oxbow_report::{drops::Drops, flows::Flows, ports::Ports, status, status::Status, trace::Trace, verdicts::Verdicts};
+use oxbow_report::{
+    drops::Drops, flows::Flows, ports::Ports, status, status::Status, trace::Trace, verdicts::Verdicts,
+};
 use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::io::Write as _;
@@ -101,7 +103,9 @@ fn run(cli: &Cli) -> Result<bool> {
 /// Prints a report as asked for, and reads it.
 fn print<T: DeserializeOwned + Display>(format: Format, json: &str) -> Result<T> {
     let report: T = oxbow_report::read(json).map_err(|error| {
-        anyhow::anyhow!("{error}; `oxbow` and `oxbow-node` should be of one version: compare `oxbow --version` and `oxbow status`")
+        anyhow::anyhow!(
+            "{error}; `oxbow` and `oxbow-node` should be of one version: compare `oxbow --version` and `oxbow status`"
+        )
     })?;
     match format {
         Format::Json => say(json)?,

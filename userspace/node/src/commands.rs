@@ -30,6 +30,8 @@ pub enum Command {
     Dataplane,
     /// Dropped packets, by reason and by logical flow.
     Drops,
+    /// A report, as JSON ([`oxbow_report`]).
+    Report(Report),
     /// Stop following the Southbound database.
     Pause,
     /// Go on.
@@ -46,6 +48,21 @@ pub enum Command {
     CacheStats,
     /// Nothing to do: what it flushes is not kept here.
     Nothing,
+}
+
+/// A report that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// `oxbow/status`
+    Status,
+    /// `oxbow/ports`
+    Ports,
+    /// `oxbow/drops`
+    Drops,
+    /// `oxbow/flows`
+    Flows(oxbow_report::flows::Wanted),
+    /// `oxbow/verdicts`
+    Verdicts(oxbow_report::verdicts::Wanted),
 }
 
 /// Commands of ovn-controller that have no meaning here (yet), each answered with an error that says so.
@@ -101,6 +118,13 @@ pub fn commands() -> Commands<Command> {
     ] {
         all.add_plain(name, command);
     }
+    for (name, report) in
+        [("oxbow/status", Report::Status), ("oxbow/ports", Report::Ports), ("oxbow/drops", Report::Drops)]
+    {
+        all.add_plain(name, Command::Report(report));
+    }
+    all.add("oxbow/flows", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Flows(wanted(arguments)?))));
+    all.add("oxbow/verdicts", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Verdicts(wanted(arguments)?))));
     all.add("debug/delay-nb-cfg-report", "SECONDS", 1..=1, |arguments| match arguments[0].parse() {
         Ok(seconds) => Ok(Command::DelayReport(seconds)),
         Err(_) => Err(format!("\"{}\" is not a number of seconds", arguments[0])),
@@ -109,4 +133,14 @@ pub fn commands() -> Commands<Command> {
         all.add(name, "", 0..=(*arguments).max(1), move |_| Err(format!("\"{name}\" is not supported by oxbow-node")));
     }
     all
+}
+
+/// Reads what is asked for, as JSON; nothing = everything.
+fn wanted<T: serde::de::DeserializeOwned + Default>(arguments: &[String]) -> Result<T, String> {
+    match arguments {
+        [] => Ok(T::default()),
+        [json, ..] => {
+            serde_json::from_str(json).map_err(|error| format!("what is asked for is no JSON of ours: {error}"))
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
 use crate::backend::Backend;
-use crate::commands::{Command, commands};
+use crate::commands::{Command, Report, commands};
 use crate::config::{Config, Identity};
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::openflow::{self, OpenFlow};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::{Engine, LFLOW_RUN, Leaving, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
+use crate::engine::{POLICY_COMMIT, Surroundings};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
@@ -135,7 +136,7 @@ pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Ter
 }
 
 async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
-    coverage::register(&[&LFLOW_RUN, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
+    coverage::register(&[&LFLOW_RUN, &POLICY_COMMIT, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
     let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
     let backend = if options.no_dataplane { Backend::None } else { options.backend };
     let missing = missing_capabilities();
@@ -600,6 +601,10 @@ impl Node {
                 Ok(text) => text,
                 Err(error) => return reply.error(error),
             },
+            Command::Report(report) => match self.report(&report) {
+                Ok(json) => json,
+                Err(error) => return reply.error(error),
+            },
             Command::Nothing | Command::Exit { .. } => String::new(),
         };
         reply.ok(text);
@@ -624,6 +629,36 @@ impl Node {
                 event = self.ovs.next() => self.ovs_event(event),
                 event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => self.sb_event(event),
             }
+        }
+    }
+
+    /// A report, as JSON.
+    fn report(&mut self, report: &Report) -> Result<String, String> {
+        Ok(match report {
+            Report::Status => {
+                let around = self.surroundings();
+                oxbow_report::json(&self.engine.status_report(&around))
+            }
+            Report::Ports => oxbow_report::json(&self.engine.ports_report()),
+            Report::Drops => oxbow_report::json(&self.engine.drops_report()?),
+            Report::Flows(wanted) => oxbow_report::json(&self.engine.flows_report(wanted)?),
+            Report::Verdicts(wanted) => oxbow_report::json(&self.engine.verdicts_report(wanted)?),
+        })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let ovs = self.ovs.status();
+        let sb = self.sb.as_ref().map(|sb| (sb.client.status(), sb.remote.clone()));
+        // An error of a connection that holds is history.
+        Surroundings {
+            ovs: (self.ovs_remote.clone(), ovs.last_error.filter(|_| !ovs.synchronized)),
+            sb: match sb {
+                Some((status, remote)) => {
+                    (status.remote.or(Some(remote)), status.last_error.filter(|_| !status.synchronized))
+                }
+                None => (None, None),
+            },
+            wall_ms: wall_ms(),
         }
     }
 

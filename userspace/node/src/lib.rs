@@ -21,6 +21,7 @@
 //! | [`fdb`] | learned addresses: kernel to database and back |
 //! | [`backend`] | which dataplane forwards, and whether it may beside an ovs-vswitchd |
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
+//! | [`packet`] | packets as text and text as packets, for people |
 //! | [`dataplane`] | what all this needs of the kernel side |
 
 pub mod activation;
@@ -38,6 +39,7 @@ pub mod kernel;
 pub mod link;
 pub mod locality;
 pub mod netlink;
+pub mod packet;
 pub mod registration;
 pub mod rows;
 pub mod switchd;

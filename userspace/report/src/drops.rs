@@ -122,7 +122,10 @@ mod tests {
         };
         let text = drops.to_string();
         assert!(text.contains("3 packets, 294 bytes: logical-flow-drop (a logical flow says drop"), "{text}");
-        assert!(text.contains("on sw0 ingress\n    table=8 (ls_in_acl), priority=2000, match=(ip4), action=(drop;)"), "{text}");
+        assert!(
+            text.contains("on sw0 ingress\n    table=8 (ls_in_acl), priority=2000, match=(ip4), action=(drop;)"),
+            "{text}"
+        );
         assert_eq!(crate::read::<Drops>(&crate::json(&drops)), Ok(drops));
     }
 }

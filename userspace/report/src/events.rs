@@ -75,8 +75,9 @@ impl fmt::Display for Event {
         let thousandths = (self.time.fract() * 1000.0) as u32;
         let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
         write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{thousandths:03} ")?;
-        let Event { event, by, datapath, inport, outport, reason, flow, device, chassis, tunnel, len, microflow, .. } =
-            self;
+        let Event {
+            event, by, datapath, inport, outport, reason, flow, device, chassis, tunnel, len, microflow, ..
+        } = self;
         let source = if inport.is_empty() { "?" } else { inport.as_str() };
         let way = if *tunnel { " (tunnel)" } else { "" };
         write!(f, "{event:<7} {by:<5} {datapath} {source}{way}")?;

@@ -82,14 +82,18 @@ impl fmt::Display for Flows {
             writeln!(f, "  {packets:>10} packets{notes}  {flow}")?;
         }
         if self.unattributed != 0 {
-            writeln!(f, "{} packets hit verdicts that were replaced before their flows were looked at", self.unattributed)?;
+            writeln!(
+                f,
+                "{} packets hit verdicts that were replaced before their flows were looked at",
+                self.unattributed
+            )?;
         }
         Ok(())
     }
 }
 
 /// Which flows; the argument of `oxbow/flows`, as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
     /// Only those whose match or actions name this logical port, or that its cached verdicts took.

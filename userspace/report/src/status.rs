@@ -227,7 +227,11 @@ impl fmt::Display for Status {
         writeln!(f, "Peers:          {resolved} of {} resolved", self.peers.len())?;
         let lost: Vec<_> = self.peers.iter().filter(|peer| !peer.resolved).collect();
         for peer in lost.iter().take(LINES) {
-            writeln!(f, "                {} ({}): no way to it: `ip route get {}`", peer.chassis, peer.remote, peer.remote)?;
+            writeln!(
+                f,
+                "                {} ({}): no way to it: `ip route get {}`",
+                peer.chassis, peer.remote, peer.remote
+            )?;
         }
         more(f, lost.len(), "oxbow status --format json")?;
         if !self.maps.is_empty() {
@@ -297,7 +301,11 @@ mod tests {
         let map = |map: &str, entries, cache| MapFill { map: map.into(), entries, capacity: 100, cache };
         let status = Status {
             not_ready: vec!["OVN_Southbound is not connected".into()],
-            databases: vec![Database { name: "OVN_Southbound".into(), error: Some("refused".into()), ..Default::default() }],
+            databases: vec![Database {
+                name: "OVN_Southbound".into(),
+                error: Some("refused".into()),
+                ..Default::default()
+            }],
             nb_cfg: NbCfg { wanted: 7, reported: 5 },
             maps: vec![map("OX_RULES", 80, false), map("OX_VERDICTS", 99, true), map("OX_PORTS", 3, false)],
             ..Default::default()

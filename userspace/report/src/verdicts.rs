@@ -119,7 +119,7 @@ impl fmt::Display for Verdict {
 }
 
 /// Which verdicts; the argument of `oxbow/verdicts`, as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wanted {
     /// Only those of packets from, or by tunnel to, this logical port.

@@ -27,6 +27,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Chunks that the kernel has.
+    pub(super) fn held(&self) -> usize {
+        self.kernel.len()
+    }
+
     pub(super) fn mark(&mut self, datapath: DatapathKey, group: GroupKey) {
         self.dirty.insert((datapath, group));
     }

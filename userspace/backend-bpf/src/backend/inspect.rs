@@ -18,6 +18,11 @@ pub struct MapFill {
 }
 
 impl Backend {
+    /// How programs are attached on this kernel.
+    pub const fn hook(&self) -> crate::kernel::Hook {
+        self.instance.hook()
+    }
+
     /// How full the maps are, in the order of [`crate::kernel::MAPS`].
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
 
 mod groups;
+pub mod inspect;
 mod ports;
 mod rules;
 mod stages;

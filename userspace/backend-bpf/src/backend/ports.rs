@@ -32,6 +32,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// Ports and VIFs that the kernel has.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.kernel.len(), self.vifs.len())
+    }
+
     pub(super) fn mark(&mut self, datapath: DatapathKey, port: PortKey) {
         self.dirty.insert((datapath, port));
     }

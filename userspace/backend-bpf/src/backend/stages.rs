@@ -33,6 +33,11 @@ pub(super) struct StageMaps {
 }
 
 impl StageMaps {
+    /// Datapaths that the kernel has.
+    pub(super) fn held(&self) -> usize {
+        self.kernel.len()
+    }
+
     pub(super) fn mark(&mut self, datapath: DatapathKey) {
         self.dirty.insert(datapath);
     }

@@ -91,6 +91,12 @@ impl Ranges {
         Ok(first)
     }
 
+    /// Elements in runs that are taken, what they were rounded up by included.
+    pub fn used(&self) -> u32 {
+        let free: u32 = self.free.iter().map(|(size, runs)| size * runs.len() as u32).sum();
+        self.next - 1 - free
+    }
+
     /// Gives a run back that was taken with the same `len`.
     pub fn release(&mut self, first: u32, len: u32) {
         self.free.entry(len.next_power_of_two()).or_default().push(first);
@@ -121,7 +127,9 @@ mod tests {
         let rest = ranges.take(8).unwrap();
         assert_eq!((eight, twenty_four, rest), (1, 9, 25));
         assert!(ranges.take(1).is_err());
+        assert_eq!(ranges.used(), 32);
         ranges.release(twenty_four, 16);
+        assert_eq!(ranges.used(), 16);
         let mut seen: Vec<u32> = (0..8).map(|_| ranges.take(2).unwrap()).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..8).map(|n| 9 + 2 * n).collect::<Vec<_>>());

@@ -23,6 +23,11 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Elements of the array in use.
+    pub fn used(&self) -> usize {
+        self.indexes.used() as usize
+    }
+
     /// For a block array of that size.
     pub fn new(max: u32) -> Self {
         Self {

@@ -24,6 +24,11 @@ pub struct Guards {
 }
 
 impl Guards {
+    /// Elements of the array in use.
+    pub fn used(&self) -> usize {
+        self.indexes.used() as usize
+    }
+
     /// For a guard array of that size.
     pub fn new(max: u32) -> Self {
         Self { indexes: Indexes::new("OX_GUARDS", max), known: FxHashMap::default(), raised: BTreeSet::new() }

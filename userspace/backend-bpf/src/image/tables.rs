@@ -130,6 +130,19 @@ struct TableState {
     kernel: Table,
 }
 
+/// Entries in use, old versions included where they are still held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Keys in `OX_RULES`.
+    pub narrow: usize,
+    /// Keys in `OX_RULES_WIDE`.
+    pub wide: usize,
+    /// Elements of `OX_TUPLES`.
+    pub tuples: usize,
+    /// Elements of `OX_TABLES`.
+    pub tables: usize,
+}
+
 /// A rule to write.
 #[derive(Clone, Debug)]
 pub struct RuleWrite {
@@ -414,6 +427,19 @@ impl Tables {
     /// Whether something waits for [`Tables::settle`].
     pub fn has_retired(&self) -> bool {
         !self.retired.is_empty()
+    }
+
+    /// What is in use of each map.
+    pub fn keys(&self) -> Used {
+        let (wide, narrow): (Vec<&TupleState>, Vec<&TupleState>) =
+            self.tuples.values().partition(|tuple| tuple.shape.is_wide());
+        let keys = |tuples: Vec<&TupleState>| tuples.iter().map(|tuple| tuple.buckets.len()).sum();
+        Used {
+            narrow: keys(narrow),
+            wide: keys(wide),
+            tuples: self.ranges.used() as usize,
+            tables: self.table_indexes.used() as usize,
+        }
     }
 
     /// Numbers of tables, tuples and keys in use.

@@ -43,6 +43,16 @@ impl Generations {
         Ok(Self { base: NonNull::new(base.cast()).ok_or_else(failed)?, _map: map })
     }
 
+    /// Generation of a slot; slots beyond the map have none and read 0.
+    pub fn get(&self, slot: u32) -> u32 {
+        if slot >= FDB_GENERATIONS {
+            return 0;
+        }
+        // SAFETY: the slot is below FDB_GENERATIONS; otherwise as in `raise`.
+        let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(slot as usize * STRIDE).cast()) };
+        word.load(Ordering::Relaxed)
+    }
+
     /// Invalidates every verdict that rests on where this address is.
     pub fn raise(&self, key: &FdbKey) {
         let offset = fdb_slot(key) as usize * STRIDE;

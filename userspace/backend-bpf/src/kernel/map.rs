@@ -134,6 +134,46 @@ impl<K: Value, V: Value> HashTable<K, V> {
             .map(|entry| entry.map(|(k, v)| (k.0, v.0)).map_err(|source| failure(self.name, self.max, source)))
     }
 
+    /// All entries, read 4096 at a time: several times faster than one by one. An entry that the kernel adds or removes meanwhile may be missed.
+    pub fn snapshot(&self) -> Result<Vec<(K, V)>, MapFailure> {
+        let mut all = Vec::new();
+        self.batches(|keys, values| all.extend(keys.iter().copied().zip(values.iter().copied())))?;
+        Ok(all)
+    }
+
+    /// How many entries there are; the kernel keeps no count of its own.
+    pub fn count(&self) -> Result<usize, MapFailure> {
+        let mut count = 0;
+        self.batches(|keys, _| count += keys.len())?;
+        Ok(count)
+    }
+
+    fn batches(&self, mut each: impl FnMut(&[K], &[V])) -> Result<(), MapFailure> {
+        // A bucket that does not fit into one call is refused whole, so there is room for more than any bucket has.
+        const BATCH: usize = 4096;
+        let mut keys = vec![K::new_zeroed(); BATCH];
+        let mut values = vec![V::new_zeroed(); BATCH];
+        // The kernel's place in the map: four bytes for hashes, as long as a key for others.
+        let mut place = vec![0u8; size_of::<K>().max(4)];
+        let mut started = false;
+        loop {
+            let found = lookup_batch(
+                map_data_fd(&self.map),
+                &mut place,
+                started,
+                keys.as_mut_bytes(),
+                values.as_mut_bytes(),
+                BATCH,
+            );
+            let (count, more) = found.map_err(|source| MapFailure::Batch { map: self.name, count: BATCH, source })?;
+            each(&keys[..count], &values[..count]);
+            if !more {
+                return Ok(());
+            }
+            started = true;
+        }
+    }
+
     /// Name of the map.
     pub const fn name(&self) -> &'static str {
         self.name
@@ -217,7 +257,39 @@ struct BatchAttr {
     flags: u64,
 }
 
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// Reads the next entries from `place` on, which is where the call before stopped; how many, and whether there are more.
+fn lookup_batch(
+    fd: BorrowedFd<'_>,
+    place: &mut [u8],
+    started: bool,
+    keys: &mut [u8],
+    values: &mut [u8],
+    room: usize,
+) -> std::io::Result<(usize, bool)> {
+    let place = place.as_mut_ptr() as u64;
+    let mut attr = BatchAttr {
+        in_batch: if started { place } else { 0 },
+        out_batch: place,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: room as u32,
+        map_fd: fd.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the attribute names live, writable memory for `room` keys and values of the map's own sizes and for the place; the kernel writes
+    // no more than that, and `count`.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &mut attr, size_of::<BatchAttr>()) };
+    if result == 0 {
+        return Ok((attr.count as usize, true));
+    }
+    let error = std::io::Error::last_os_error();
+    // What is found last comes with ENOENT.
+    if error.raw_os_error() == Some(libc::ENOENT) { Ok((attr.count as usize, false)) } else { Err(error) }
+}
 
 fn update_batch(fd: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: usize) -> std::io::Result<()> {
     let mut done = 0;

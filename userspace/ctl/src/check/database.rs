@@ -86,7 +86,9 @@ impl Switch {
             None => Line::fail("ovn-remote", "not set", set("ovn-remote=ssl:SERVER:6642")),
         });
         lines.push(match self.get("ovn-encap-type") {
-            Some(kinds) if kinds.split(',').any(|kind| matches!(kind, "geneve" | "vxlan")) => Line::ok("encap type", kinds),
+            Some(kinds) if kinds.split(',').any(|kind| matches!(kind, "geneve" | "vxlan")) => {
+                Line::ok("encap type", kinds)
+            }
             Some(other) => Line::fail("encap type", other, set("ovn-encap-type=geneve")),
             None => Line::fail("encap type", "not set", set("ovn-encap-type=geneve")),
         });
@@ -123,7 +125,9 @@ fn southbound(remotes: &str) -> Line {
     let mut errors = Vec::new();
     for remote in remotes.split(',').map(str::trim) {
         let reached = match remote.split_once(':') {
-            Some(("unix", path)) => std::os::unix::net::UnixStream::connect(path).map(|_| ()).map_err(|e| e.to_string()),
+            Some(("unix", path)) => {
+                std::os::unix::net::UnixStream::connect(path).map(|_| ()).map_err(|e| e.to_string())
+            }
             Some(("tcp" | "ssl", address)) => connect(address),
             _ => Err("neither unix:, tcp: nor ssl:".to_owned()),
         };
@@ -138,7 +142,8 @@ fn southbound(remotes: &str) -> Line {
 
 fn connect(address: &str) -> Result<(), String> {
     // The port may be left out (ovsdb(7)).
-    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| port.parse::<u16>().is_ok() && !host.ends_with(':'));
+    let has_port =
+        address.rsplit_once(':').is_some_and(|(host, port)| port.parse::<u16>().is_ok() && !host.ends_with(':'));
     let address = if has_port { address.to_owned() } else { format!("{address}:6642") };
     let all = address.to_socket_addrs().map_err(|error| error.to_string())?;
     let mut last = "no address".to_owned();
@@ -213,7 +218,8 @@ mod tests {
     fn keys_for_this_system_id_win() {
         let external_ids = [("system-id", "hv1"), ("ovn-bridge", "a"), ("ovn-bridge-hv1", "b")];
         let external_ids = external_ids.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let switch = Switch { external_ids, bridges: [("b".to_owned(), "netdev".to_owned())].into(), ..Default::default() };
+        let switch =
+            Switch { external_ids, bridges: [("b".to_owned(), "netdev".to_owned())].into(), ..Default::default() };
         let line = switch.lines().into_iter().find(|line| line.check == "bridge").unwrap();
         assert!(line.result == Mark::Fail && line.found.starts_with("b has"), "{line:?}");
     }

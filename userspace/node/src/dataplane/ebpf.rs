@@ -1,5 +1,8 @@
 //! The eBPF backend as a [`Dataplane`].
 
+mod look;
+
+use super::inspect::{Inspect, Summary};
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::topology::{
@@ -38,6 +41,7 @@ pub struct Ebpf {
     peers: BTreeMap<u32, Peer>,
     inherited: Vec<u32>,
     active: bool,
+    ledger: look::Ledger,
 }
 
 impl Ebpf {
@@ -68,7 +72,7 @@ impl Ebpf {
             instance.hook_reason()
         );
         let events = backend.instance().take_events();
-        Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false })
+        Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false, ledger: look::Ledger::default() })
     }
 
     fn attach(&mut self, ifindex: u32, name: &str, role: Role) -> Result<(), DataplaneError> {
@@ -340,6 +344,15 @@ impl Dataplane for Ebpf {
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError> {
         let count = self.backend.instance().counters.lflow(flow);
         count.map(|count| count.packets).map_err(|error| DataplaneError::Other(chain(&error)))
+    }
+
+    fn summary(&self) -> Summary {
+        let hook = Some(self.backend.hook().to_string());
+        Summary { backend: "ebpf", version: self.backend.version(), hook }
+    }
+
+    fn inspect(&mut self) -> Option<&mut dyn Inspect> {
+        Some(self)
     }
 
     fn describe(&mut self) -> String {

@@ -1,6 +1,7 @@
 //! What the daemon needs of the kernel side. The eBPF backend implements it; tests use [`fake::Fake`].
 
 pub mod ebpf;
+pub mod inspect;
 pub mod openflow;
 
 use crate::config::Config;
@@ -224,6 +225,16 @@ pub trait Dataplane: Devices {
     /// # Errors
     /// What the maps say.
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError>;
+
+    /// What it is.
+    fn summary(&self) -> inspect::Summary {
+        inspect::Summary { backend: "none", ..inspect::Summary::default() }
+    }
+
+    /// A look inside, where packets are forwarded by programs of ours.
+    fn inspect(&mut self) -> Option<&mut dyn inspect::Inspect> {
+        None
+    }
 
     /// How the programs are attached and how full the maps are, for people.
     fn describe(&mut self) -> String;

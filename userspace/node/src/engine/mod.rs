@@ -6,11 +6,14 @@
 
 mod cleanup;
 mod guests;
+mod inspect;
 mod program;
 mod report;
 mod southbound;
 
 pub use cleanup::Leaving;
+
+pub use inspect::Surroundings;
 
 use crate::activation::listen::Listeners;
 use crate::backend::{Backend, Beside};
@@ -40,6 +43,9 @@ pub static TXN_SUCCESS: Counter = Counter::new("txn_success");
 pub static TXN_ERROR: Counter = Counter::new("txn_error");
 /// Likewise.
 pub static TXN_TRY_AGAIN: Counter = Counter::new("txn_try_again");
+
+/// Differences of policy put in force.
+pub static POLICY_COMMIT: Counter = Counter::new("policy_commit");
 
 /// Interval of statistics, retries and other things that happen by the clock.
 pub const TICK_MS: u64 = 5000;

@@ -1,6 +1,6 @@
 //! The dataplane's part of a step: opening it, devices, peers, commits, events.
 
-use super::{Engine, LFLOW_RUN, RETRY_MS};
+use super::{Engine, LFLOW_RUN, POLICY_COMMIT, RETRY_MS};
 use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
 use crate::dataplane::{DataplaneError, Event};
@@ -185,6 +185,7 @@ impl Engine {
             // Nothing to do, or not before the time to try again.
             None => {}
             Some(Ok(())) => {
+                POLICY_COMMIT.hit();
                 progress |= self.committed != wanted;
                 self.committed = wanted;
                 self.commit_error = None;
