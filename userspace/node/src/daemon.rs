@@ -146,6 +146,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
     let kernel = Kernel::open().context("cannot talk to the kernel")?;
     let settings = Settings {
         backend,
+        is_read_only: false,
         identity: Identity { option: options.chassis.clone(), file: override_file(&daemon.dirs.ovn_sysconf) },
         host_name: host_name(),
         internal_version: identity::OVN_INTERNAL_VERSION.to_owned(),
@@ -221,7 +222,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The first line of `system-id-override`.
-fn override_file(directory: &Path) -> Option<String> {
+pub(crate) fn override_file(directory: &Path) -> Option<String> {
     let path = directory.join("system-id-override");
     match std::fs::read_to_string(&path) {
         Ok(text) => text.lines().next().map(str::to_owned),
@@ -233,7 +234,7 @@ fn override_file(directory: &Path) -> Option<String> {
     }
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
@@ -260,12 +261,12 @@ fn missing_of(status: &str, needed: &[(u32, &str, &str)]) -> Vec<String> {
         .collect()
 }
 
-fn wall_ms() -> u64 {
+pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The TLS files: those that the database names, else those of the command line.
-fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
+pub(crate) fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
     match row {
         Some(row) => TlsFiles {
             private_key: Some(PathBuf::from(&row.private_key)),
@@ -284,6 +285,25 @@ fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
             server_name: options.ssl_server_name.clone(),
         },
     }
+}
+
+fn probe_interval(config: &Config) -> Duration {
+    config.probe_interval_ms.map_or(PROBE, Duration::from_millis)
+}
+
+/// The client of the Southbound database, with nothing of the big tables until it is known what matters here.
+pub(crate) fn southbound_client(config: &Config, remote: &str, tls: TlsFiles) -> ClientConfig {
+    let mut client = ClientConfig::new(sb::DATABASE, remote.to_owned());
+    client = sb_tables().into_iter().fold(client, ClientConfig::monitor);
+    let interest = crate::locality::Interest {
+        system_id: config.system_id.clone(),
+        everything: config.monitor_all,
+        ..Default::default()
+    };
+    client.conditions = crate::conditions::conditions(&interest);
+    client.probe_interval = probe_interval(config);
+    client.tls = tls;
+    client
 }
 
 /// The Southbound session and what it was opened with.
@@ -471,24 +491,14 @@ impl Node {
     /// Connects where `ovn-remote` says, with the files that are in force, from now on.
     fn follow_remote(&mut self) {
         let Some(config) = self.engine.config() else { return };
-        let probe = config.probe_interval_ms.map_or(PROBE, Duration::from_millis);
+        let probe = probe_interval(config);
         let tls = tls_files(&self.ssl, self.engine.ssl_files());
         match (config.remote.clone(), &mut self.sb) {
             (None, _) => {}
             (Some(remote), None) => {
                 tracing::info!(target: "main", "OVN Southbound database at {remote}");
-                let mut client = ClientConfig::new(sb::DATABASE, remote.clone());
-                client = sb_tables().into_iter().fold(client, ClientConfig::monitor);
-                // Nothing of the big tables until it is known what matters here.
-                let interest = crate::locality::Interest {
-                    system_id: config.system_id.clone(),
-                    everything: config.monitor_all,
-                    ..Default::default()
-                };
-                client.conditions = crate::conditions::conditions(&interest);
-                client.probe_interval = probe;
-                client.tls = tls.clone();
-                self.sb = Some(Southbound { client: Client::start(client), remote, tls, probe });
+                let client = Client::start(southbound_client(config, &remote, tls.clone()));
+                self.sb = Some(Southbound { client, remote, tls, probe });
             }
             (Some(remote), Some(sb)) => {
                 if sb.tls != tls {

@@ -22,6 +22,7 @@
 //! | [`backend`] | which dataplane forwards, and whether it may beside an ovs-vswitchd |
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
 //! | [`packet`] | packets as text and text as packets, for people |
+//! | [`export`] | the flows of this chassis, printed |
 //! | [`dataplane`] | what all this needs of the kernel side |
 
 pub mod activation;
@@ -33,6 +34,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod engine;
+pub mod export;
 pub mod fdb;
 pub mod generation;
 pub mod kernel;

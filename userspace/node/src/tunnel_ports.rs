@@ -51,7 +51,7 @@ pub fn plan(peers: &[Peer], ports: &[&Port], interfaces: &BTreeMap<Uuid, Interfa
     let mut wanted = BTreeSet::new();
     let mut made: Vec<TunnelPort> = Vec::new();
     for peer in peers {
-        let id = format!("{}@{}", peer.chassis, peer.remote);
+        let id = identity(peer);
         let options = options(peer);
         let kind = kind(peer);
         let present = existing.get(id.as_str()).and_then(|port| {
@@ -100,11 +100,16 @@ pub fn number(peers: &mut [Peer], ports: &[&Port], interfaces: &BTreeMap<Uuid, I
         })
         .collect();
     for peer in peers {
-        let interface = existing.get(format!("{}@{}", peer.chassis, peer.remote).as_str());
+        let interface = existing.get(identity(peer).as_str());
         let interface = interface.filter(|interface| interface.kind == kind(peer));
         let number = interface.and_then(|interface| interface.ofport);
         peer.ofport = number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
     }
+}
+
+/// Value of [`CHASSIS_KEY`] on the tunnel port of a peer.
+pub fn identity(peer: &Peer) -> String {
+    format!("{}@{}", peer.chassis, peer.remote)
 }
 
 fn kind(peer: &Peer) -> &'static str {

@@ -236,6 +236,11 @@ pub trait Dataplane: Devices {
         None
     }
 
+    /// Flows and groups as OpenFlow, for a dataplane that holds such.
+    fn flows_text(&self) -> Option<String> {
+        None
+    }
+
     /// How the programs are attached and how full the maps are, for people.
     fn describe(&mut self) -> String;
 

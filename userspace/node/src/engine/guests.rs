@@ -48,6 +48,9 @@ impl Engine {
 
     /// Listens where a port waits. True when that changed something.
     pub(super) fn listen(&mut self, config: &Config, out: &VifOutcome) -> bool {
+        if self.settings.is_read_only {
+            return false;
+        }
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
         for waiting in &out.awaiting {
             if let Some(device) = self.kernel_index(config, waiting.ifindex) {

@@ -60,6 +60,8 @@ const LIST_MS: u64 = 200;
 pub struct Settings {
     /// Which dataplane forwards.
     pub backend: Backend,
+    /// Nothing is written to any database and nothing is asked of the kernel: only what would be in force is of interest.
+    pub is_read_only: bool,
     /// Sources of the chassis name other than the database.
     pub identity: Identity,
     /// The host's own name.
@@ -356,12 +358,12 @@ impl Engine {
         if self.sb_line.ever && may_process {
             let mut south = Transaction::new(sb::DATABASE);
             self.serve_southbound(&mut local, &mut south, &mut orders, now_ms, wall_ms);
-            if !south.is_empty() && self.sb_line.can_write(now_ms) {
+            if !south.is_empty() && self.sb_line.can_write(now_ms) && !self.settings.is_read_only {
                 self.sb_line.busy = true;
                 orders.sb = Some(south);
             }
         }
-        if !local.is_empty() && self.ovs_line.can_write(now_ms) {
+        if !local.is_empty() && self.ovs_line.can_write(now_ms) && !self.settings.is_read_only {
             self.ovs_line.busy = true;
             orders.ovs = Some(local);
         }

@@ -109,7 +109,7 @@ impl Engine {
         let _ = writeln!(text, "Local datapaths: {}", self.world.local().len());
         let (flows, matches, actions) = self.world.compiler().sizes();
         let _ = writeln!(text, "Logical flows: {flows} ({matches} distinct matches, {actions} distinct action lists)");
-        let resolved = self.mesh.peers.iter().filter(|peer| peer.hop.is_some()).count();
+        let resolved = self.mesh.peers.iter().filter(|peer| peer.hop.is_some() || peer.ofport.is_some()).count();
         let _ = writeln!(text, "Peers: {resolved} of {} resolved", self.mesh.peers.len());
         let backend = match self.settings.backend {
             Backend::Ebpf => "ebpf",
@@ -132,6 +132,17 @@ impl Engine {
         self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active()) && self.commit_error.is_none()
     }
 
+    /// Our name, if the Southbound database has no Chassis of that name.
+    pub fn unregistered(&self) -> Option<&str> {
+        let name = self.config.as_ref()?.system_id.as_deref()?;
+        self.sb.our_chassis(name).is_none().then_some(name)
+    }
+
+    /// Flows and groups as the dataplane holds them, where it holds such.
+    pub fn flows_text(&self) -> Option<String> {
+        self.dataplane.as_ref().and_then(|dataplane| dataplane.flows_text())
+    }
+
     /// `debug/dataplane`.
     pub fn dataplane_text(&mut self) -> String {
         let mut text = match &mut self.dataplane {
@@ -139,11 +150,12 @@ impl Engine {
             None => format!("not open: {}\n", self.open_error.as_deref().unwrap_or("no system-id")),
         };
         for peer in &self.mesh.peers {
-            let hop = match peer.hop {
-                Some(hop) => {
+            let hop = match (peer.hop, peer.ofport) {
+                (Some(hop), _) => {
                     format!("ifindex {} via {} mtu {}", hop.ifindex, crate::fdb::format_mac(hop.destination), hop.mtu)
                 }
-                None => "unresolved".to_owned(),
+                (None, Some(port)) => format!("port {port}"),
+                (None, None) => "unresolved".to_owned(),
             };
             let kind = if peer.vxlan { "vxlan" } else { "geneve" };
             let _ =

@@ -235,6 +235,24 @@ impl Engine {
         }
     }
 
+    /// Whether the switch has yet to make a tunnel that flows send to. One that failed is not waited for.
+    fn tunnels_are_coming(&self, config: &Config) -> bool {
+        if self.settings.backend != Backend::OpenFlow {
+            return false;
+        }
+        let Some(bridge) = self.ovs.bridge(&config.bridge) else { return true };
+        let failed = |peer: &crate::dataplane::Peer| {
+            let id = crate::tunnel_ports::identity(peer);
+            let ports = bridge.ports.iter().filter_map(|uuid| self.ovs.ports.get(uuid));
+            let mut ours = ports.filter(|port| port.external_ids.get(crate::tunnel_ports::CHASSIS_KEY) == Some(&id));
+            ours.any(|port| {
+                let mut interfaces = port.interfaces.iter().filter_map(|uuid| self.ovs.interfaces.get(uuid));
+                interfaces.any(|interface| interface.ofport == Some(-1))
+            })
+        };
+        self.mesh.peers.iter().any(|peer| peer.ofport.is_none() && !failed(peer))
+    }
+
     /// Names that need a zone: local ports and both directions of every local router.
     pub(super) fn zone_names(&self, out: &VifOutcome, local: &BTreeSet<Uuid>) -> BTreeSet<String> {
         let mut names: BTreeSet<String> = out.serve.iter().map(|vif| vif.name.clone()).collect();
@@ -283,7 +301,7 @@ impl Engine {
         let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
         let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
         let progress = Progress {
-            is_programmed: self.commit_error.is_none() && is_active,
+            is_programmed: self.commit_error.is_none() && is_active && !self.tunnels_are_coming(config),
             has_all_rows: self.watch.is_complete() && orders.conditions.is_none() && self.sb_line.synchronized,
             vif_under_way: out.is_any_under_way(),
             is_registered,

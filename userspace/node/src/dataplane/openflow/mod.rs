@@ -32,6 +32,8 @@ pub struct OpenFlow {
     session: Option<Session>,
     /// Sessions opened so far.
     sessions: u64,
+    /// No bridge is told anything.
+    is_dry: bool,
     /// What the bridge holds is not known to be what it was given.
     is_unsure: bool,
     wiring: Wiring,
@@ -44,19 +46,7 @@ pub struct OpenFlow {
 impl OpenFlow {
     /// A backend for that bridge, which need not be there yet. What is in it stays in force until [`Dataplane::activate`].
     pub fn open(location: Location) -> Self {
-        let ofctl = OvsOfctl { program: location.program.clone(), bridge: location.remote.clone() };
-        let mut dataplane = OpenFlow {
-            location,
-            backend: Backend::new(Box::new(ofctl)),
-            session: None,
-            sessions: 0,
-            is_unsure: false,
-            wiring: Wiring::default(),
-            peers: Vec::new(),
-            is_active: false,
-            inherited: Vec::new(),
-            waiting: Vec::new(),
-        };
+        let mut dataplane = OpenFlow::new(location);
         // Ports that a former controller's flows serve: they go on until the new policy is whole.
         if dataplane.connect().is_ok() {
             dataplane.inherited = dataplane.served_ports().unwrap_or_default();
@@ -64,9 +54,32 @@ impl OpenFlow {
         dataplane
     }
 
+    /// One that computes the flows and tells them to nobody but [`Dataplane::flows_text`].
+    pub fn without_bridge() -> Self {
+        let location = Location { program: PathBuf::new(), bridge: String::new(), remote: String::new() };
+        OpenFlow { is_dry: true, ..OpenFlow::new(location) }
+    }
+
+    fn new(location: Location) -> Self {
+        let ofctl = OvsOfctl { program: location.program.clone(), bridge: location.remote.clone() };
+        OpenFlow {
+            location,
+            backend: Backend::new(Box::new(ofctl)),
+            session: None,
+            sessions: 0,
+            is_dry: false,
+            is_unsure: false,
+            wiring: Wiring::default(),
+            peers: Vec::new(),
+            is_active: false,
+            inherited: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
     /// A session with the bridge, and what its flows rest on.
     fn connect(&mut self) -> Result<(), DataplaneError> {
-        if self.session.is_some() {
+        if self.session.is_some() || self.is_dry {
             return Ok(());
         }
         let session = Session::open(&self.location.remote).map_err(|error| self.unreachable(&error.to_string()))?;
@@ -120,6 +133,9 @@ impl OpenFlow {
 
     /// Puts in force what was followed.
     fn flush(&mut self) -> Result<(), DataplaneError> {
+        if self.is_dry {
+            return Ok(());
+        }
         let done = if self.is_unsure { self.backend.resync() } else { self.backend.flush() };
         match done {
             Ok(done) => {
@@ -271,6 +287,10 @@ impl Dataplane for OpenFlow {
 
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError> {
         self.backend.flow_packets(LflowId(flow)).map_err(|error| DataplaneError::Other(error.to_string()))
+    }
+
+    fn flows_text(&self) -> Option<String> {
+        Some(self.backend.print())
     }
 
     fn describe(&mut self) -> String {
