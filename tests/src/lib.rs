@@ -5,3 +5,27 @@
 
 pub mod layer2;
 pub mod sources;
+
+/// Makes a test for each backend out of every function that is named: it is called with the kind of hypervisor, and the tests are
+/// `ebpf::NAME` and `openflow::NAME`.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($name:ident),+ $(,)?) => {
+        mod ebpf {
+            $(
+                #[test]
+                fn $name() -> anyhow::Result<()> {
+                    super::$name(oxbow_testkit::Node::Oxbow)
+                }
+            )+
+        }
+        mod openflow {
+            $(
+                #[test]
+                fn $name() -> anyhow::Result<()> {
+                    super::$name(oxbow_testkit::Node::OpenFlow)
+                }
+            )+
+        }
+    };
+}

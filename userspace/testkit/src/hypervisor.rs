@@ -92,7 +92,6 @@ impl Hypervisor {
         hypervisor.configure()?;
         if node.has_vswitchd() {
             hypervisor.start_vswitchd()?;
-            hypervisor.make_underlay()?;
         } else {
             hypervisor.address_on(UPLINK)?;
         }
@@ -119,7 +118,7 @@ impl Hypervisor {
         link::address(&self.ns, device, &format!("{}/{}", self.site.address, self.site.prefix))
     }
 
-    /// Starts ovs-vswitchd.
+    /// Starts ovs-vswitchd, which has the underlay in a bridge of its own.
     ///
     /// # Errors
     ///
@@ -133,7 +132,7 @@ impl Hypervisor {
         command.arg(self.ovsdb.remote()).args(["--disable-system", "--no-chdir", "--pidfile"]);
         command.arg(format!("--unixctl={}", self.control("vswitchd").display()));
         self.vswitchd = Some(self.ns.spawn("ovs-vswitchd", command, &self.log("ovs-vswitchd"))?);
-        Ok(())
+        self.make_underlay()
     }
 
     /// Takes ovs-vswitchd's process out, e.g. to kill it; [`Hypervisor::start_vswitchd`] starts another.
@@ -144,13 +143,18 @@ impl Hypervisor {
     /// Moves the uplink into a bridge of its own.
     ///
     /// The userspace tunnels of ovs-vswitchd look routes up in a copy that knows only the addresses of bridges, so the underlay address
-    /// must sit on one.
+    /// must sit on one. The bridge's device outlives an ovs-vswitchd that is killed, and so does its address.
     fn make_underlay(&self) -> Result<()> {
         link::no_offload(&self.ns, UPLINK)?;
         self.vsctl(&format!(
-            "add-br br-phys -- set Bridge br-phys datapath_type=netdev fail_mode=standalone -- add-port br-phys {UPLINK}"
+            "--may-exist add-br br-phys -- set Bridge br-phys datapath_type=netdev fail_mode=standalone \
+             -- --may-exist add-port br-phys {UPLINK}"
         ))?;
-        self.address_on("br-phys")?;
+        wait_until("the bridge's device", PATIENCE, || self.ns.ip("link show br-phys").map(Look::Held))?;
+        let shown = self.ns.ip("-oneline address show dev br-phys")?;
+        if !shown.contains(&self.site.address.to_string()) {
+            self.address_on("br-phys")?;
+        }
         self.ns.ip(&format!("link set br-phys mtu {UNDERLAY_MTU} up"))?;
         Ok(())
     }

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// On failure, print the state of the whole cloud.
     #[arg(long, short)]
     verbose: bool,
+    /// Who forwards: eBPF programs without an ovs-vswitchd, or Debian's ovs-vswitchd by OpenFlow flows.
+    #[arg(long, value_enum, default_value_t = Backend::Ebpf)]
+    backend: Backend,
     /// Which northd to show: for comparing with the original, and for finding out whether the demonstration itself is at fault.
     #[arg(long, value_enum, default_value_t = Make::Oxbow, hide = true)]
     northd: Make,
@@ -59,6 +62,15 @@ pub(crate) enum GuestKind {
     Namespaces,
     /// QEMU virtual machines behind taps.
     Qemu,
+}
+
+/// Who forwards for oxbow-node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// eBPF programs, without an ovs-vswitchd.
+    Ebpf,
+    /// Debian's ovs-vswitchd (userspace datapath).
+    Openflow,
 }
 
 /// Whose daemon.
@@ -82,15 +94,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("ready after {} ms\n", start.elapsed().as_millis());
 
     let northd = if args.northd == Make::Stock { Northd::Stock } else { Northd::Oxbow };
-    let node = if args.node == Make::Stock { Node::Stock } else { Node::Oxbow };
+    let (node, controller) = match (args.node, args.backend) {
+        (Make::Stock, _) => (Node::Stock, "ovn-controller and ovs-vswitchd"),
+        (Make::Oxbow, Backend::Ebpf) => (Node::Oxbow, "oxbow-node, no ovs-vswitchd"),
+        (Make::Oxbow, Backend::Openflow) => (Node::OpenFlow, "oxbow-node --backend=openflow and ovs-vswitchd"),
+    };
     let builder = Cloud::builder().northd(northd).hypervisors(args.hypervisors.into(), node);
     let start = Instant::now();
     let cloud = builder.start().context("the cloud does not start")?;
     println!(
-        "cloud: NB and SB (ovsdb-server), {}, {} hypervisors with {}: {} ms",
+        "cloud: NB and SB (ovsdb-server), {}, {} hypervisors with {controller}: {} ms",
         if args.northd == Make::Stock { "ovn-northd" } else { "oxbow-northd" },
         args.hypervisors,
-        if args.node == Make::Stock { "ovn-controller and ovs-vswitchd" } else { "oxbow-node, no ovs-vswitchd" },
         start.elapsed().as_millis()
     );
     let mut story = Story::new(cloud, image);
@@ -113,14 +128,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Installs and builds what is missing.
 fn prepare(args: &Args) -> Result<()> {
     let mut needs = vec![Need::Ovn, Need::Network];
-    if args.node == Make::Oxbow {
+    let is_ebpf = args.node == Make::Oxbow && args.backend == Backend::Ebpf;
+    if is_ebpf {
         needs.push(Need::Ebpf);
     }
     if args.guests == GuestKind::Qemu {
         needs.push(Need::Vm);
     }
     setup::ensure(&needs)?;
-    if args.node == Make::Oxbow {
+    if is_ebpf {
         build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
     }
     let mut command = Command::new(process::cargo());

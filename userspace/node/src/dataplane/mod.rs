@@ -211,6 +211,11 @@ pub trait Dataplane: Devices {
     /// What the maps say.
     fn tidy(&mut self) -> Result<(), DataplaneError>;
 
+    /// What keeps it from working at all, at the moment.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Flows that could not be held as they are: number of the logical flow, what is wrong.
     fn problems(&self) -> Vec<(u32, String)>;
 

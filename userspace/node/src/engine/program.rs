@@ -68,7 +68,12 @@ impl Engine {
                 self.open_error = Some(error.to_string());
             }
         }
-        let errors = self.open_error.clone().into_iter().collect();
+    }
+
+    /// Tells what keeps the dataplane from working at all.
+    fn tell_trouble(&mut self) {
+        let trouble = self.dataplane.as_ref().and_then(|dataplane| dataplane.trouble());
+        let errors = self.open_error.clone().or(trouble).into_iter().collect();
         self.tell("dataplane", errors);
     }
 
@@ -108,6 +113,7 @@ impl Engine {
         {
             tracing::warn!(target: "dataplane", "{error}");
         }
+        self.tell_trouble();
     }
 
     pub(super) fn update_mesh(&mut self, config: &Config, now_ms: u64) {

@@ -34,6 +34,8 @@ pub struct OpenFlow {
     sessions: u64,
     /// No bridge is told anything.
     is_dry: bool,
+    /// Why there is no session.
+    trouble: Option<String>,
     /// What the bridge holds is not known to be what it was given.
     is_unsure: bool,
     wiring: Wiring,
@@ -68,6 +70,7 @@ impl OpenFlow {
             session: None,
             sessions: 0,
             is_dry: false,
+            trouble: None,
             is_unsure: false,
             wiring: Wiring::default(),
             peers: Vec::new(),
@@ -82,13 +85,26 @@ impl OpenFlow {
         if self.session.is_some() || self.is_dry {
             return Ok(());
         }
+        match self.open_session() {
+            Ok(session) => {
+                self.sessions += 1;
+                self.session = Some(session);
+                self.trouble = None;
+                // A bridge that was not there a moment ago has lost what it was given.
+                self.is_unsure = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn open_session(&self) -> Result<Session, DataplaneError> {
         let session = Session::open(&self.location.remote).map_err(|error| self.unreachable(&error.to_string()))?;
         self.map_option()?;
-        self.sessions += 1;
-        self.session = Some(session);
-        // A bridge that was not there a moment ago has lost what it was given.
-        self.is_unsure = true;
-        Ok(())
+        Ok(session)
     }
 
     fn unreachable(&self, reason: &str) -> DataplaneError {
@@ -256,12 +272,17 @@ impl Dataplane for OpenFlow {
         {
             tracing::warn!(target: "ofctrl", "{}: connection dropped ({error})", self.location.remote);
             self.session = None;
+            self.trouble = Some(self.unreachable(&error.to_string()).to_string());
             self.waiting.push(Event::SwitchGone);
         }
         std::mem::take(&mut self.waiting)
     }
 
     fn tidy(&mut self) -> Result<(), DataplaneError> {
+        if self.session.is_none() {
+            // What is wrong is kept as trouble, and whoever commits is told too.
+            let _ = self.connect();
+        }
         if !self.is_active || self.session.is_none() {
             return Ok(());
         }
@@ -271,6 +292,10 @@ impl Dataplane for OpenFlow {
             self.waiting.push(Event::Learned { address, port: learned.port.0 });
         }
         Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
     }
 
     fn problems(&self) -> Vec<(u32, String)> {
