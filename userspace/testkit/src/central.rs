@@ -77,6 +77,11 @@ impl Central {
         self.northd.take()
     }
 
+    /// The northd's process id while one runs.
+    pub fn northd_pid(&self) -> Option<u32> {
+        self.northd.as_ref().map(Process::pid)
+    }
+
     fn control(&self) -> PathBuf {
         self.dir.join("northd.ctl")
     }

@@ -330,6 +330,11 @@ impl Hypervisor {
         }
     }
 
+    /// Process ids of what runs on it beside its database: the controller, and `ovs-vswitchd` where it has one.
+    pub fn daemons(&self) -> Vec<u32> {
+        [&self.controller, &self.vswitchd].into_iter().flatten().map(Process::pid).collect()
+    }
+
     /// An error with the log's end if a daemon that should run has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         self.ovsdb.process().check_alive()?;
