@@ -269,6 +269,8 @@ impl Backend {
         self.instance.maps.state.set(0, &state)?;
         self.version = version;
         self.settled = false;
+        // Who reads the version from here on reads the new one.
+        self.instance.grace.begin();
         self.blocks.written();
         self.tables.committed(&table_writes);
         self.stages.committed(stage_writes);
@@ -336,13 +338,17 @@ impl Backend {
         Ok(())
     }
 
-    /// Waits until no packet can be using what the last commit replaced, and removes it. The next commit does it when nobody has before;
-    /// a daemon calls it when it is idle, so that commits do not wait.
+    /// Waits until no packet can be using what the last commit replaced, and removes it. The next commit does it when nobody has before. The
+    /// time runs since the commit: soon after it there is nothing left to wait for.
     pub fn settle(&mut self) -> Result<(), CommitError> {
         if self.settled {
             return Ok(());
         }
-        self.instance.grace.wait().map_err(CommitError::Grace)?;
+        self.instance.grace.finish().map_err(|error| {
+            // Nobody knows what has ended: the next one does.
+            self.instance.grace.begin();
+            CommitError::Grace(error)
+        })?;
         let keys = self.tables.settle();
         self.remove_rules(&keys)?;
         for block in self.rules.settle() {

@@ -3,9 +3,14 @@
 //! A classifier runs inside an RCU read-side section. The kernel waits for all of them (`synchronize_rcu`) before an update of a
 //! map-in-map returns to user space, so that nobody frees an inner map under a running program; a map of our own with one slot turns
 //! that promise into a call. `membarrier(2)` would do the same only on machines with more than one CPU.
+//!
+//! The call takes about ten milliseconds of doing nothing, so a thread makes it: whoever replaced something says so at once
+//! ([`GracePeriod::begin`]) and asks for the end ([`GracePeriod::finish`]) when it wants to go on, by which time it is usually over.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -36,13 +41,103 @@ struct ElementAttr {
 
 /// A way to wait for a grace period.
 pub struct GracePeriod {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+/// Grace periods by number: asked for, over, and whether waiting for one failed since the last [`GracePeriod::finish`].
+#[derive(Default)]
+struct Progress {
+    asked: u64,
+    over: u64,
+    failed: Option<io::Error>,
+    end: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        // Numbers are whole whatever panicked.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'l>(&self, progress: MutexGuard<'l, Progress>) -> MutexGuard<'l, Progress> {
+        self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: waits for one grace period after the other while any is asked for.
+    fn serve(&self, maps: &GraceMaps) {
+        let mut progress = self.lock();
+        while !progress.end {
+            if progress.asked == progress.over {
+                progress = self.wait(progress);
+                continue;
+            }
+            // All that were asked for until now end with the one that begins now.
+            let asked = progress.asked;
+            drop(progress);
+            let result = maps.wait();
+            progress = self.lock();
+            progress.over = asked;
+            progress.failed = result.err().or(progress.failed.take());
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl GracePeriod {
+    /// Makes the two small maps that it takes, and starts the thread.
+    pub fn new() -> io::Result<Self> {
+        let maps = GraceMaps::new()?;
+        let shared = Arc::new(Shared::default());
+        let served = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("grace periods".to_owned()).spawn(move || served.serve(&maps))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Starts to wait, without blocking, until every program run that is under way at the call has ended.
+    pub fn begin(&self) {
+        self.shared.lock().asked += 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// Returns once what was begun is over.
+    ///
+    /// # Errors
+    /// What the kernel said to any that was begun since the last call: nobody knows then what has ended.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut progress = self.shared.lock();
+        while progress.over < progress.asked {
+            progress = self.shared.wait(progress);
+        }
+        progress.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for GracePeriod {
+    fn drop(&mut self) {
+        self.shared.lock().end = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // There is nothing in it that panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The maps whose update waits.
+struct GraceMaps {
     outer: OwnedFd,
     inner: OwnedFd,
 }
 
-impl GracePeriod {
-    /// Makes the two small maps that it takes.
-    pub fn new() -> io::Result<Self> {
+impl GraceMaps {
+    fn new() -> io::Result<Self> {
         let inner = create(CreateAttr {
             map_type: MAP_TYPE_ARRAY,
             key_size: 4,
@@ -62,7 +157,7 @@ impl GracePeriod {
     }
 
     /// Returns once every program run that was under way at the call has ended. Blocks for some milliseconds.
-    pub fn wait(&self) -> io::Result<()> {
+    fn wait(&self) -> io::Result<()> {
         let key = 0u32;
         let value = self.inner.as_raw_fd() as u32;
         let attr = ElementAttr {
