@@ -135,6 +135,8 @@ pub struct Engine {
     open_error: Option<String>,
     taken_over: BTreeSet<u32>,
     attached: BTreeMap<u32, Result<(), String>>,
+    /// Port numbers that we have given and that are not in the database yet, by interface.
+    numbered: BTreeMap<oxbow_ovsdb::Uuid, i64>,
     underlays: BTreeSet<u32>,
     /// Devices whose guests are waited for.
     listeners: Listeners,
@@ -148,6 +150,8 @@ pub struct Engine {
     paused: bool,
     next_tick_ms: u64,
     tick: bool,
+    /// The last step was cut in two, and this is its second part.
+    cut: bool,
     problems: BTreeMap<&'static str, Vec<String>>,
     fdb_has_timestamp: bool,
     /// Something changed that problems depend on since they were last listed.
@@ -192,6 +196,7 @@ impl Engine {
             open_error: None,
             taken_over: BTreeSet::new(),
             attached: BTreeMap::new(),
+            numbered: BTreeMap::new(),
             underlays: BTreeSet::new(),
             listeners: Listeners::default(),
             committed: HashSet::new(),
@@ -204,6 +209,7 @@ impl Engine {
             paused: false,
             next_tick_ms: 0,
             tick: false,
+            cut: false,
             problems: BTreeMap::new(),
             fdb_has_timestamp: false,
             world_changed: false,
@@ -340,17 +346,27 @@ impl Engine {
         if !self.ovs_line.ever {
             return orders;
         }
-        self.tick = now_ms >= self.next_tick_ms;
-        if self.tick {
-            self.next_tick_ms = now_ms + TICK_MS;
-            if let Err(error) = self.kernel.read_links() {
-                tracing::error!(target: "netlink", "cannot read the devices: {error}");
+        // The second part of a step that was cut in two happens by the same tick.
+        if !std::mem::take(&mut self.cut) {
+            self.tick = now_ms >= self.next_tick_ms;
+            if self.tick {
+                self.next_tick_ms = now_ms + TICK_MS;
+                if let Err(error) = self.kernel.read_links() {
+                    tracing::error!(target: "netlink", "cannot read the devices: {error}");
+                }
             }
         }
         self.read_config();
         self.judge_vswitchd();
         let mut local = Transaction::new(ovs::DATABASE);
         self.serve_switch(&mut local);
+        if !local.is_empty() && self.ovs_line.can_write(now_ms) {
+            // Whoever waits for `cur_cfg` or `ofport` must not wait for the kernel's grace periods.
+            self.ovs_line.busy = true;
+            orders.ovs = Some(local);
+            self.cut_here(&mut orders, now_ms);
+            return orders;
+        }
         self.open_dataplane(replica, now_ms);
         self.follow_events();
         self.tidy_dataplane();
@@ -378,6 +394,12 @@ impl Engine {
         ];
         orders.wake_at_ms = times.into_iter().flatten().min();
         orders
+    }
+
+    /// Ends the step here, so that its orders go out, and has the rest done at once: what comes is slow, and others wait for what there is.
+    fn cut_here(&mut self, orders: &mut Orders, now_ms: u64) {
+        self.cut = true;
+        orders.wake_at_ms = Some(now_ms);
     }
 
     fn read_config(&mut self) {
@@ -461,6 +483,9 @@ impl Engine {
             }
             self.kernel.carry_out(&work.devices);
         }
+        // A number that we give is one from now on; what else has to be done for the port need not wait until the row says it.
+        let numbers = work.interfaces.iter().filter_map(|status| Some((status.interface, status.ofport?)));
+        self.numbered = numbers.filter(|(_, number)| *number > 0).collect();
         if !work.is_written() {
             writes::switch(local, row.uuid, &work);
         }

@@ -5,7 +5,7 @@ use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
 use crate::dataplane::{DataplaneError, Event};
 use crate::rows::Chassis;
-use crate::vif::{Outcome as VifOutcome, Phase};
+use crate::vif::{Outcome as VifOutcome, Phase, Ports};
 use crate::world::World;
 use oxbow_daemon::stopwatch;
 use oxbow_ovsdb::Replica;
@@ -163,9 +163,11 @@ impl Engine {
         let without =
             without.into_iter().map(|name| format!("no conntrack zone left in ct-zone-range for {name}")).collect();
         self.tell("conntrack zones", without);
-        // A VIF with another zone is another VIF: the pass that follows asks for it.
-        let mut progress = before != self.zones;
-        progress |= self.attach_vifs(config);
+        // A VIF with another zone is another VIF: the pass that follows asks for it, and that one is to be committed.
+        if before != self.zones {
+            return true;
+        }
+        let mut progress = self.attach_vifs(config);
         progress |= self.listen(config, out);
         if self.dataplane.is_none() {
             return progress;
@@ -237,11 +239,18 @@ impl Engine {
     }
 
     /// Attaches every device of the integration bridge that names a logical port, bound or not: an unbound one passes nothing.
+    ///
+    /// Attaching takes a grace period. One that is new waits for it after its claim is on its way, not before: until the server has said
+    /// whether there is such a port, which takes it no time, only if it is there to answer.
     fn attach_vifs(&mut self, config: &Config) -> bool {
-        let wanted: BTreeMap<u32, String> = self
+        let is_asking = self.sb_line.synchronized && !self.watch.is_complete();
+        let wanted: BTreeMap<u32, (String, bool)> = self
             .vif_interfaces(config)
             .into_iter()
-            .filter_map(|interface| Some((interface.ifindex?, interface.row.name)))
+            .filter_map(|interface| {
+                let is_known = interface.row.iface_id().is_some_and(|id| Ports::by_name(&self.sb, id).is_some());
+                Some((interface.ifindex?, (interface.row.name, is_asking && !is_known)))
+            })
             .collect();
         let numbering = self.settings.backend.numbering();
         let Some(dataplane) = &mut self.dataplane else { return false };
@@ -252,9 +261,9 @@ impl Engine {
             self.attached.remove(&ifindex);
             self.taken_over.remove(&ifindex);
         }
-        for (ifindex, name) in wanted {
+        for (ifindex, (name, is_early)) in wanted {
             let is_new = match self.attached.get(&ifindex) {
-                None => true,
+                None => !is_early,
                 // A refusal is tried again by the clock.
                 Some(Err(_)) => self.tick,
                 Some(Ok(())) => false,

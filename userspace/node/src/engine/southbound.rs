@@ -36,12 +36,47 @@ impl Engine {
         let ours = self.sb.our_chassis(&system_id).cloned();
         self.update_mesh(&config, now_ms);
         let mut out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
-        for _ in 0..3 {
+        if !out.ports.is_empty() && self.sb_line.can_write(now_ms)
+            || self.watch.differs(&self.interest(&config, &out, ours.as_ref()))
+        {
+            // Claims, releases and questions are on their way while the kernel is busy with what comes next.
+            self.hand_out(&config, &out, ours.as_ref(), local, south, orders, now_ms, wall_ms);
+            if !south.is_empty() || orders.conditions.is_some() {
+                self.states = out;
+                self.cut_here(orders, now_ms);
+                return;
+            }
+        }
+        // Zones, commit and activation, and one to find nothing new.
+        for _ in 0..4 {
             if !self.program(&config, &out, ours.as_ref(), now_ms) {
                 break;
             }
             out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
         }
+        self.hand_out(&config, &out, ours.as_ref(), local, south, orders, now_ms, wall_ms);
+        self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
+        self.states = out;
+        if self.world_changed && now_ms >= self.list_at_ms {
+            self.world_changed = false;
+            self.list_at_ms = now_ms + LIST_MS;
+            self.list_problems();
+        }
+    }
+
+    /// Says and writes what a pass decided.
+    #[expect(clippy::too_many_arguments, reason = "two transactions and two clocks")]
+    fn hand_out(
+        &mut self,
+        config: &Config,
+        out: &VifOutcome,
+        ours: Option<&Chassis>,
+        local: &mut Transaction,
+        south: &mut Transaction,
+        orders: &mut Orders,
+        now_ms: u64,
+        wall_ms: u64,
+    ) {
         for note in &out.notes {
             // A pass that cannot write decides the same again; it is told when it is written.
             if note.warning {
@@ -50,11 +85,11 @@ impl Engine {
         }
         self.tell("activation strategies", out.problems.clone());
         orders.wake_at_ms = out.wake_at_ms;
-        self.watch_more(&config, &out, ours.as_ref(), orders);
+        self.watch_more(config, out, ours, orders);
         if self.ovs_line.can_write(now_ms) {
             writes::interfaces(local, &out.interfaces);
-            self.write_zones(&config, local);
-            self.write_tunnel_ports(&config, local);
+            self.write_zones(config, local);
+            self.write_tunnel_ports(config, local);
         }
         if self.sb_line.can_write(now_ms) {
             for note in out.notes.iter().filter(|note| !note.warning) {
@@ -62,15 +97,8 @@ impl Engine {
             }
             writes::ports(south, &out.ports);
             let sb = &self.sb;
-            self.vifs.claims_sent(&out, &|uuid| sb.ports.get(&uuid).map(|port| port.logical_port.clone()), now_ms);
+            self.vifs.claims_sent(out, &|uuid| sb.ports.get(&uuid).map(|port| port.logical_port.clone()), now_ms);
             self.write_fdb(south, now_ms, wall_ms);
-        }
-        self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
-        self.states = out;
-        if self.world_changed && now_ms >= self.list_at_ms {
-            self.world_changed = false;
-            self.list_at_ms = now_ms + LIST_MS;
-            self.list_problems();
         }
     }
 
@@ -184,7 +212,12 @@ impl Engine {
 
     /// The interfaces of the integration bridge that name a logical port, with the numbers that the dataplane knows them by.
     pub(super) fn vif_interfaces(&self, config: &Config) -> Vec<VifInterface> {
-        self.ovs.vif_interfaces(&config.bridge, &self.kernel.links, self.settings.backend.numbering())
+        let numbering = self.settings.backend.numbering();
+        let mut interfaces = self.ovs.vif_interfaces(&config.bridge, &self.kernel.links, numbering);
+        for interface in &mut interfaces {
+            interface.row.ofport = interface.row.ofport.or_else(|| self.numbered.get(&interface.row.uuid).copied());
+        }
+        interfaces
     }
 
     pub(super) fn local_datapaths(&self, out: &VifOutcome) -> BTreeSet<Uuid> {
@@ -196,9 +229,9 @@ impl Engine {
         local_datapaths(&roots, &self.sb)
     }
 
-    fn watch_more(&mut self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>, orders: &mut Orders) {
+    fn interest(&self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>) -> Interest {
         let datapaths = self.local_datapaths(out);
-        let interest = Interest {
+        Interest {
             everything: config.monitor_all,
             system_id: config.system_id.clone(),
             chassis: ours.map(|row| row.uuid),
@@ -208,7 +241,11 @@ impl Engine {
                 .filter_map(|interface| interface.row.iface_id().map(str::to_owned))
                 .collect(),
             datapaths: datapaths.iter().filter_map(|uuid| Some((*uuid, self.sb.datapath_key(*uuid)?))).collect(),
-        };
+        }
+    }
+
+    fn watch_more(&mut self, config: &Config, out: &VifOutcome, ours: Option<&Chassis>, orders: &mut Orders) {
+        let interest = self.interest(config, out, ours);
         if self.watch.differs(&interest) {
             orders.conditions = Some(conditions(&interest));
             self.pending_interest = Some(interest);
