@@ -1,18 +1,42 @@
 //! From `ovs-vsctl add-port` to the first answered ping, and from unplugging to forgotten, against stock OVN.
+//!
+//! Every contender has a cloud of its own, two hypervisors each, and all of them run at the same time; in every round each is measured once. What
+//! happens in the databases is seen by OVSDB clients that monitor them ([`observer`]), what happens to packets by a guest of the other
+//! hypervisor that sends an echo request each millisecond ([`echo`]) and by a packet socket on the network between the hypervisors ([`tunnel`]).
 
-use anyhow::{Result, bail};
+mod echo;
+mod network;
+mod observer;
+mod plug;
+mod tunnel;
+mod usage;
+
+use anyhow::Result;
 
 use crate::session::Session;
 
 /// From `ovs-vsctl add-port` to the first answered ping, and from unplugging to forgotten, against stock OVN.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Ports of the switch beside those that are plugged [default: 1000, quick: 50].
+    #[arg(long)]
+    others: Option<usize>,
+}
 
 /// Measures.
 ///
 /// # Errors
 ///
 /// When something cannot be set up or measured.
-pub fn run(_args: &Args, _session: &mut Session) -> Result<()> {
-    bail!("bench lifecycle is being written")
+pub fn run(args: &Args, session: &mut Session) -> Result<()> {
+    let others = args.others.unwrap_or(if session.quick() { 50 } else { 1000 });
+    for others in [0, others] {
+        for resident in [false, true] {
+            let case = plug::Case { others, resident };
+            if session.wants(&case.title()) {
+                plug::run(session, case)?;
+            }
+        }
+    }
+    Ok(())
 }
