@@ -29,6 +29,7 @@ pub mod netns;
 pub mod ovsdb;
 pub mod probe;
 pub mod process;
+pub mod stream;
 pub mod vif;
 pub mod wait;
 
@@ -38,5 +39,6 @@ pub use hypervisor::{Hypervisor, Node};
 pub use netns::Netns;
 pub use ovsdb::OvsdbServer;
 pub use process::Process;
+pub use stream::Stream;
 pub use vif::{Vif, VifSpec};
 pub use wait::wait_until;
