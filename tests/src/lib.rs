@@ -29,3 +29,4 @@ macro_rules! on_every_backend {
         }
     };
 }
+pub mod traffic;

@@ -24,6 +24,13 @@ pub(crate) fn ebpf_object_path(debug_log: bool) -> PathBuf {
     target_dir().join("bpf").join(name)
 }
 
+/// Where `build-ebpf --swapped-layout` leaves an object of another layout and the `oxbow-node` that belongs to it.
+///
+/// `userspace/testkit` knows the same path; the two must stay equal.
+pub(crate) fn swapped_layout_dir() -> PathBuf {
+    target_dir().join("swapped-layout")
+}
+
 /// A path as it should be printed: relative to the checkout where possible.
 pub(crate) fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()

@@ -22,9 +22,13 @@ pub const FDB_CONFIRMED: u32 = 1;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Fdb {
     /// Tunnel key of the port.
+    #[cfg(not(feature = "swapped-layout"))]
     pub port: u32,
     /// `FDB_*` flags.
     pub flags: u32,
+    /// Tunnel key of the port.
+    #[cfg(feature = "swapped-layout")]
+    pub port: u32,
     /// When the address was last seen there, nanoseconds of the monotonic clock.
     pub seen: u64,
 }

@@ -30,4 +30,9 @@ pub mod verdict;
 
 /// Version of every layout in this crate: part of the pin directory's name (`<bpffs>/oxbow/<system-id>/<LAYOUT>`).
 /// Raise it whenever a key, a value, a word index or the meaning of an operation changes.
-pub const LAYOUT: u32 = 2;
+///
+/// The object carries it in its symbol [`LAYOUT_SYMBOL`]; user space refuses an object of another layout.
+pub const LAYOUT: u32 = 2 + if cfg!(feature = "swapped-layout") { 1_000_000 } else { 0 };
+
+/// Name of the object's symbol whose value is [`LAYOUT`] (`u32`, little-endian).
+pub const LAYOUT_SYMBOL: &str = "OX_LAYOUT";

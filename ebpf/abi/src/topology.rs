@@ -55,9 +55,13 @@ pub struct VifKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Vif {
     /// Tunnel key of the datapath.
+    #[cfg(not(feature = "swapped-layout"))]
     pub datapath: u32,
     /// Tunnel key of the logical port.
     pub port: u32,
+    /// Tunnel key of the datapath.
+    #[cfg(feature = "swapped-layout")]
+    pub datapath: u32,
     /// Index into `OX_GUARDS` of the port.
     pub guard: u32,
     /// `VIF_*` flags.
@@ -184,9 +188,13 @@ pub const CHASSIS_DF: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Chassis {
     /// `CHASSIS_*` flags.
+    #[cfg(not(feature = "swapped-layout"))]
     pub flags: u32,
     /// Underlay device to leave by.
     pub ifindex: u32,
+    /// `CHASSIS_*` flags.
+    #[cfg(feature = "swapped-layout")]
+    pub flags: u32,
     /// Our encapsulation address.
     pub local: Address,
     /// Theirs.

@@ -37,6 +37,10 @@ fn oxbow_underlay(ctx: TcContext) -> i32 {
     underlay::receive(ctx.skb.skb)
 }
 
+/// Which layout of maps and programs this object is: user space looks before it loads.
+#[unsafe(no_mangle)]
+static OX_LAYOUT: u32 = oxbow_abi::LAYOUT;
+
 /// The object's licence as the kernel reads it: helpers marked `gpl_only` need a GPL-compatible one.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

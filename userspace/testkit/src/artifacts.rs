@@ -52,6 +52,42 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// An `oxbow-node` and the eBPF object that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeBuild {
+    /// The executable.
+    pub node: PathBuf,
+    /// What it loads.
+    pub object: PathBuf,
+}
+
+impl NodeBuild {
+    /// The one that ships.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built; says how.
+    pub fn usual() -> Result<Self> {
+        Ok(Self { node: binary("oxbow-node")?, object: require_ebpf_object()? })
+    }
+
+    /// The same of another map layout: what an upgrade to the next layout, or a downgrade from it, is like.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built; says how.
+    pub fn swapped_layout() -> Result<Self> {
+        let dir = target_dir().join("swapped-layout");
+        let build = Self { node: dir.join("oxbow-node"), object: dir.join("oxbow-datapath.o") };
+        for file in [&build.node, &build.object] {
+            if !file.is_file() {
+                bail!("{} does not exist: run `cargo xtask build-ebpf --swapped-layout` first", file.display());
+            }
+        }
+        Ok(build)
+    }
+}
+
 /// `target/debug` or `target/release`, whichever the running executable lies in.
 fn profile_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::artifacts;
+use crate::artifacts::{self, NodeBuild};
 use crate::link;
 use crate::netns::Netns;
 use crate::ovsdb::{OvsdbServer, VSWITCH_SCHEMA};
@@ -63,6 +63,8 @@ pub struct Hypervisor {
     ovsdb: OvsdbServer,
     ns: Netns,
     site: Site,
+    /// Which `oxbow-node` is started the next time; the usual one unless said.
+    build: Option<NodeBuild>,
     dir: PathBuf,
 }
 
@@ -87,6 +89,7 @@ impl Hypervisor {
             ovsdb,
             ns,
             site,
+            build: None,
             dir: dir.to_owned(),
         };
         hypervisor.configure()?;
@@ -196,13 +199,17 @@ impl Hypervisor {
     ///
     /// When it or the eBPF object is not built.
     pub fn node_command(&self) -> Result<Command> {
-        let mut command = self.daemon(artifacts::binary("oxbow-node")?);
+        let node =
+            self.build.as_ref().map_or_else(|| artifacts::binary("oxbow-node"), |build| Ok(build.node.clone()))?;
+        let mut command = self.daemon(node);
         command.arg(self.ovsdb.remote()).arg("--no-chdir");
         command.arg(format!("--unixctl={}", self.control("node").display()));
         if self.node == Node::OpenFlow {
             command.arg("--backend=openflow");
         } else {
-            command.env("OXBOW_BPF_OBJECT", artifacts::require_ebpf_object()?);
+            let object =
+                self.build.as_ref().map_or_else(artifacts::require_ebpf_object, |build| Ok(build.object.clone()))?;
+            command.env("OXBOW_BPF_OBJECT", object);
         }
         command.args(&self.site.node_arguments);
         Ok(command)
@@ -211,6 +218,11 @@ impl Hypervisor {
     /// Changes what `oxbow-node` is given when it is started the next time.
     pub fn set_node_arguments(&mut self, arguments: &[&str]) {
         self.site.node_arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
+    /// Changes which `oxbow-node`, with which eBPF object, is started the next time.
+    pub fn set_node_build(&mut self, build: NodeBuild) {
+        self.build = Some(build);
     }
 
     /// Everything that the controller said so far, in this and former runs.

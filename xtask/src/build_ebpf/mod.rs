@@ -2,7 +2,9 @@
 
 mod object_report;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,8 +24,12 @@ pub(crate) struct Args {
     /// Build the flavour with log messages (aya-log) instead: target/bpf/oxbow-datapath-debug.o.
     #[arg(long)]
     pub(crate) debug_log: bool,
-    /// Write the instruction counts to ebpf/datapath/instructions.txt.
+    /// Build the flavour of another map layout instead, with the oxbow-node that belongs to it: target/swapped-layout/. Tests upgrade
+    /// to it and back.
     #[arg(long, conflicts_with = "debug_log")]
+    pub(crate) swapped_layout: bool,
+    /// Write the instruction counts to ebpf/datapath/instructions.txt.
+    #[arg(long, conflicts_with_all = ["debug_log", "swapped_layout"])]
     pub(crate) record: bool,
     /// Say nothing when the object is up to date.
     #[arg(long, short)]
@@ -65,6 +71,10 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
     if args.debug_log {
         command.args(["--features", "debug-log"]);
     }
+    if args.swapped_layout {
+        command.args(["--features", SWAPPED_LAYOUT]);
+        build_swapped_node(args.quiet)?;
+    }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     process::run(&mut command).context("the eBPF programs do not build")?;
 
@@ -78,7 +88,11 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
             report.panics.join("\n  ")
         );
     }
-    let object = workspace::ebpf_object_path(args.debug_log);
+    let object = if args.swapped_layout {
+        workspace::swapped_layout_dir().join("oxbow-datapath.o")
+    } else {
+        workspace::ebpf_object_path(args.debug_log)
+    };
     let changed = write_if_changed(&object, &bytes)?;
     let table = report.to_string();
     let shown = workspace::shown(&object);
@@ -89,10 +103,48 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
     if !args.quiet {
         print!("{table}");
     }
-    if !args.debug_log {
+    if !args.debug_log && !args.swapped_layout {
         compare_or_record(&source.join("instructions.txt"), &table, args)?;
     }
     Ok(object)
+}
+
+/// The feature of oxbow-abi, oxbow-datapath and oxbow-node that makes another layout of them.
+const SWAPPED_LAYOUT: &str = "swapped-layout";
+
+/// Builds the `oxbow-node` of the other layout, with the dependencies that the usual one has, and puts it beside its object.
+fn build_swapped_node(quiet: bool) -> Result<()> {
+    let mut command = Command::new(process::cargo());
+    command.current_dir(workspace::root()).args([
+        "build",
+        "--locked",
+        "--package",
+        "oxbow-node",
+        "--bin",
+        "oxbow-node",
+    ]);
+    // Cargo leaves the executable where the usual one goes; what it compiled stays apart, so nothing is compiled again to have that back.
+    command.args(["--features", SWAPPED_LAYOUT]);
+    if quiet {
+        command.arg("--quiet");
+    }
+    let built = workspace::target_dir().join("debug/oxbow-node");
+    let usual = std::fs::read(&built).ok();
+    process::run(&mut command).context("oxbow-node of the other layout does not build")?;
+    let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let path = workspace::swapped_layout_dir().join("oxbow-node");
+    write_if_changed(&path, &bytes)?;
+    make_executable(&path)?;
+    if let Some(usual) = usual {
+        write_if_changed(&built, &usual)?;
+        make_executable(&built)?;
+    }
+    Ok(())
+}
+
+fn make_executable(path: &Path) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
 }
 
 /// Compares the counts with the committed ones, or writes them there.

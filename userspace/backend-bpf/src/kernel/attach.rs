@@ -1,5 +1,6 @@
 //! Attaching the programs to devices: tcx links where the kernel has them (6.6), clsact filters before.
 
+use super::link::{detach_link, has_device, open_pin, pin_link};
 use super::pins::{Pins, PinsError, list};
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{
@@ -7,11 +8,9 @@ use aya::programs::tc::{
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What a device is to us.
@@ -134,27 +133,66 @@ pub(super) struct Links {
     pins: Pins,
     hook: Hook,
     attached: BTreeMap<(u32, Role), Attachment>,
+    /// Our own handles of the pinned links: somebody who removes a pin does not detach the program while we live.
+    held: BTreeMap<(u32, Role), OwnedFd>,
 }
 
 impl Links {
     pub(super) fn new(pins: Pins, hook: Hook) -> Self {
-        Self { pins, hook, attached: BTreeMap::new() }
+        Self { pins, hook, attached: BTreeMap::new(), held: BTreeMap::new() }
     }
 
-    fn pin(&self, ifindex: u32, role: Role) -> PathBuf {
-        self.pins.links().join(format!("{ifindex}-{}", role.suffix()))
+    /// Where the link of a device is pinned; other layouts pin theirs under the same name elsewhere.
+    fn pin(pins: &Pins, ifindex: u32, role: Role) -> PathBuf {
+        pins.links().join(format!("{ifindex}-{}", role.suffix()))
     }
 
-    fn mark(&self, ifindex: u32, role: Role) -> PathBuf {
-        self.pins.filters().join(format!("{ifindex}-{}", role.suffix()))
+    /// What says that a device has a filter.
+    fn mark(pins: &Pins, ifindex: u32, role: Role) -> PathBuf {
+        pins.filters().join(format!("{ifindex}-{}", role.suffix()))
+    }
+
+    /// Whether a daemon before this one, of whatever layout and by whichever hook, attached to the device. The link of a device that is
+    /// gone does not count, although its interface index may have been given to another: such a pin is removed.
+    fn is_served(&self, ifindex: u32, role: Role) -> Result<bool, AttachError> {
+        for layout in self.pins.layouts()? {
+            let pin = Self::pin(&layout, ifindex, role);
+            if Self::mark(&layout, ifindex, role).exists() {
+                return Ok(true);
+            }
+            if pin.exists() {
+                if is_attached(&pin)? {
+                    return Ok(true);
+                }
+                remove_pin(&pin)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// The pin of a device's link, moved here when another layout pinned it; `None` when there is none. bpffs renames atomically.
+    fn adopt_pin(&self, ifindex: u32, role: Role) -> Result<Option<PathBuf>, AttachError> {
+        let own = Self::pin(&self.pins, ifindex, role);
+        if own.exists() {
+            return Ok(Some(own));
+        }
+        for layout in self.pins.layouts()?.iter().skip(1) {
+            let theirs = Self::pin(layout, ifindex, role);
+            match fs::rename(&theirs, &own) {
+                Ok(()) => return Ok(Some(own)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(AttachError::Pin { path: theirs, reason: format!("cannot move it: {e}") }),
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn attached(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.values()
     }
 
-    /// Attaches, or replaces the program of a link that an earlier daemon left. With `replace == false` such a link is left alone
-    /// until [`Links::take_over`].
+    /// Attaches, or replaces the program of a link or filter that an earlier daemon left. With `replace == false` a device that one left is
+    /// left alone.
     pub(super) fn attach(
         &mut self,
         program: &mut SchedClassifier,
@@ -164,19 +202,24 @@ impl Links {
         replace: bool,
     ) -> Result<(), AttachError> {
         let attachment = Attachment { ifindex, name: name.into(), role, hook: self.hook };
-        match self.hook {
-            Hook::Tcx => {
-                let pin = self.pin(ifindex, role);
-                if !(pin.exists() && (!replace || self.replace_link(program, &pin, name, role)?)) {
-                    self.new_link(program, &pin, name, role)?;
+        if replace || !self.is_served(ifindex, role)? {
+            match self.hook {
+                Hook::Tcx => {
+                    let replaced = match self.adopt_pin(ifindex, role)? {
+                        Some(pin) => self.replace_link(program, &pin, name, role)?,
+                        None => false,
+                    };
+                    let pin = Self::pin(&self.pins, ifindex, role);
+                    if !replaced {
+                        self.new_link(program, &pin, name, role)?;
+                    }
+                    let link = open_pin(&pin).map_err(|e| pin_error(&pin, &e))?;
+                    self.held.insert((ifindex, role), link);
                 }
-            }
-            Hook::Clsact => {
-                // A filter leaves no pin by which a later daemon could know of it: an empty directory stands for it.
-                let mark = self.mark(ifindex, role);
-                if replace || !mark.exists() {
+                Hook::Clsact => {
+                    // A filter leaves no pin by which a later daemon could know of it: an empty directory stands for it.
                     attach_clsact(program, name, role)?;
-                    make_mark(&mark)?;
+                    make_mark(&Self::mark(&self.pins, ifindex, role))?;
                 }
             }
         }
@@ -233,36 +276,83 @@ impl Links {
     /// Detaches; a device that is gone is fine.
     pub(super) fn detach(&mut self, ifindex: u32, role: Role) -> Result<(), AttachError> {
         let attachment = self.attached.remove(&(ifindex, role));
-        let pin = self.pin(ifindex, role);
-        remove_pin(&pin)?;
-        if self.hook == Hook::Clsact
-            && let Some(attachment) = attachment
-        {
-            detach_clsact(&attachment.name, role)?;
+        if let Some(link) = self.held.remove(&(ifindex, role)) {
+            // Its pin may have been removed by hand.
+            detach_link(link.as_fd()).map_err(|e| AttachError::Pin {
+                path: Self::pin(&self.pins, ifindex, role),
+                reason: format!("cannot detach: {e}"),
+            })?;
         }
-        remove_mark(&self.mark(ifindex, role))
+        let mut is_filtered = self.hook == Hook::Clsact && attachment.is_some();
+        for layout in self.pins.layouts()? {
+            remove_pin(&Self::pin(&layout, ifindex, role))?;
+            is_filtered |= Self::mark(&layout, ifindex, role).exists();
+        }
+        if is_filtered
+            && let Some(device) = attachment.map(|attachment| attachment.name).or_else(|| device_name(ifindex))
+        {
+            detach_clsact(&device, role)?;
+        }
+        // The marks go last: should we die before, the next daemon still finds the filter.
+        self.pins.layouts()?.iter().try_for_each(|layout| remove_mark(&Self::mark(layout, ifindex, role)))
     }
 
-    /// Detaches devices that an earlier daemon attached and nobody has asked for since, and what it attached by the other hook to those
-    /// that somebody has. To be called when every device has its program by this hook.
+    /// Pins again what somebody removed from the bpf file system: the links live on, because this process holds them. Returns the pins
+    /// and marks that were missing, and the devices whose link somebody detached: those have to be attached anew.
+    pub(super) fn mend(&mut self) -> Result<(Vec<PathBuf>, Vec<Attachment>), AttachError> {
+        let (mut missing, mut detached) = (Vec::new(), Vec::new());
+        for (&(ifindex, role), attachment) in &self.attached {
+            let path = match self.hook {
+                Hook::Clsact => Self::mark(&self.pins, ifindex, role),
+                Hook::Tcx => Self::pin(&self.pins, ifindex, role),
+            };
+            let link = self.held.get(&(ifindex, role));
+            if let Some(link) = link
+                && !has_device(link.as_fd()).map_err(|e| pin_error(&path, &e))?
+            {
+                // A device that is gone is found missing elsewhere.
+                detached.extend(device_name(ifindex).is_some().then(|| attachment.clone()));
+            } else if !path.exists() {
+                self.pins.make_directories()?;
+                match (self.hook, link) {
+                    (Hook::Clsact, _) => make_mark(&path)?,
+                    (Hook::Tcx, Some(link)) => pin_link(link.as_fd(), &path).map_err(|e| pin_error(&path, &e))?,
+                    // Not ours yet.
+                    (Hook::Tcx, None) => continue,
+                }
+                missing.push(path);
+            }
+        }
+        Ok((missing, detached))
+    }
+
+    /// Detaches devices that an earlier daemon attached and nobody has asked for since, and what it attached by the other hook or under
+    /// another layout to those that somebody has. To be called when every device has its program by this hook.
     pub(super) fn detach_strays(&mut self) -> Result<Vec<String>, AttachError> {
         let mut removed = Vec::new();
-        for (name, path) in list(&self.pins.links())? {
-            let wanted = self.wants(&name);
-            if !wanted || self.hook != Hook::Tcx {
-                remove_pin(&path)?;
+        for (index, layout) in self.pins.layouts()?.iter().enumerate() {
+            let is_own = index == 0;
+            for (name, path) in list(&layout.links())? {
+                let wanted = self.wants(&name);
+                if !wanted || self.hook != Hook::Tcx || !is_own {
+                    remove_pin(&path)?;
+                }
+                removed.extend((!wanted).then_some(name));
             }
-            removed.extend((!wanted).then_some(name));
-        }
-        for (name, path) in list(&self.pins.filters())? {
-            let wanted = self.wants(&name);
-            if !wanted || self.hook != Hook::Clsact {
-                if let Some((device, role)) = device_of(&name) {
+            for (name, path) in list(&layout.filters())? {
+                let wanted = self.wants(&name);
+                // A wanted device has one filter, whoever put it there: it is ours now.
+                if (!wanted || self.hook != Hook::Clsact)
+                    && let Some((ifindex, role)) = parse(&name)
+                    && let Some(device) = device_name(ifindex)
+                {
                     detach_clsact(&device, role)?;
                 }
-                remove_mark(&path)?;
+                if !wanted || self.hook != Hook::Clsact || !is_own {
+                    remove_mark(&path)?;
+                }
+                removed.extend((!wanted).then_some(name));
             }
-            removed.extend((!wanted).then_some(name));
         }
         Ok(removed)
     }
@@ -275,18 +365,28 @@ impl Links {
     /// Detaches every pinned link at once.
     pub(super) fn detach_all(&mut self) -> Result<(), AttachError> {
         self.attached.clear();
-        for (_, path) in list(&self.pins.links())? {
-            remove_pin(&path)?;
+        for (_, link) in std::mem::take(&mut self.held) {
+            detach_link(link.as_fd()).map_err(|e| pin_error(&self.pins.links(), &e))?;
         }
-        for (_, path) in list(&self.pins.filters())? {
-            remove_mark(&path)?;
+        for layout in self.pins.layouts()? {
+            for (_, path) in list(&layout.links())? {
+                remove_pin(&path)?;
+            }
+            for (_, path) in list(&layout.filters())? {
+                remove_mark(&path)?;
+            }
         }
         Ok(())
     }
 
     /// Whether a filter of ours may be on some device.
     pub(super) fn has_filters(&self) -> Result<bool, AttachError> {
-        Ok(!list(&self.pins.filters())?.is_empty())
+        for layout in self.pins.layouts()? {
+            if !list(&layout.filters())?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes our clsact filters from every device of this network namespace.
@@ -303,12 +403,17 @@ impl Links {
     }
 }
 
-/// The device, if it still exists, and the role that a pin or mark is named for.
-fn device_of(name: &str) -> Option<(String, Role)> {
+/// The interface index and the role that a pin or mark is named for.
+fn parse(name: &str) -> Option<(u32, Role)> {
     let (ifindex, suffix) = name.split_once('-')?;
     let role = [Role::Vif, Role::Underlay].into_iter().find(|role| role.suffix() == suffix)?;
-    let device = nix::net::if_::if_indextoname(ifindex.parse().ok()?).ok()?;
-    Some((device.to_string_lossy().into_owned(), role))
+    Some((ifindex.parse().ok()?, role))
+}
+
+/// The device of that index, if it still exists.
+fn device_name(ifindex: u32) -> Option<String> {
+    let device = nix::net::if_::if_indextoname(ifindex).ok()?;
+    Some(device.to_string_lossy().into_owned())
 }
 
 fn make_mark(mark: &Path) -> Result<(), AttachError> {
@@ -331,12 +436,7 @@ fn remove_mark(mark: &Path) -> Result<(), AttachError> {
 fn remove_pin(pin: &PathBuf) -> Result<(), AttachError> {
     let failed = |what: &str, e: &io::Error| AttachError::Pin { path: pin.clone(), reason: format!("{what}: {e}") };
     match open_pin(pin) {
-        Ok(link) => match detach_now(link.as_fd()) {
-            Ok(()) => {}
-            // The device is gone, and with it the attachment.
-            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {}
-            Err(e) => return Err(failed("cannot detach", &e)),
-        },
+        Ok(link) => detach_link(link.as_fd()).map_err(|e| failed("cannot detach", &e))?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(failed("cannot open", &e)),
     }
@@ -347,37 +447,14 @@ fn remove_pin(pin: &PathBuf) -> Result<(), AttachError> {
     }
 }
 
-const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_LINK_DETACH: libc::c_long = 34;
-
-/// The part of `union bpf_attr` that BPF_OBJ_GET needs (linux/bpf.h).
-#[repr(C)]
-struct ObjectAttr {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
+/// A pin could not be used.
+fn pin_error(pin: &Path, error: &io::Error) -> AttachError {
+    AttachError::Pin { path: pin.to_owned(), reason: error.to_string() }
 }
 
-/// `BPF_OBJ_GET`: aya's link types do not give their descriptor away.
-fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let attr = ObjectAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    // SAFETY: attribute and path are live; the kernel only reads them.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<ObjectAttr>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call returned a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// `BPF_LINK_DETACH` (linux/bpf.h): the program sees no packet any more when this returns.
-fn detach_now(link: BorrowedFd<'_>) -> io::Result<()> {
-    // link_detach.link_fd of `union bpf_attr`
-    let attr = link.as_raw_fd() as u32;
-    // SAFETY: the attribute is a live word of the size given, which the kernel only reads.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const attr, size_of_val(&attr)) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Whether a pinned link still has its device.
+fn is_attached(pin: &Path) -> Result<bool, AttachError> {
+    open_pin(pin).and_then(|link| has_device(link.as_fd())).map_err(|e| pin_error(pin, &e))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, name: &str, role: Role) -> Result<(), AttachError> {

@@ -10,12 +10,15 @@ use super::pins::{Pins, PinsError};
 use super::sizes::Sizes;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _};
 use oxbow_abi::learning::{FDB_GENERATIONS, Fdb, FdbKey};
 use oxbow_abi::op::Block;
 use oxbow_abi::rule::{NarrowKey, Rule, Table, Tuple, WideKey};
 use oxbow_abi::stats::State;
 use oxbow_abi::topology::{Chassis, Chunk, ChunkKey, Datapath, PeerKey, Port, PortKey, Vif, VifKey};
 use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
+use oxbow_abi::{LAYOUT, LAYOUT_SYMBOL};
 use std::path::{Path, PathBuf};
 
 /// What it takes to load.
@@ -56,6 +59,14 @@ pub enum LoadError {
     Missing {
         /// Its name.
         program: &'static str,
+    },
+    /// The object was built for other layouts of maps than this program writes.
+    #[error(
+        "the eBPF object is of layout {found}, and this program writes layout {LAYOUT}: install the object that belongs to it, or run `cargo xtask build-ebpf`"
+    )]
+    Layout {
+        /// What the object says; "unknown" when it does not say.
+        found: String,
     },
     /// A map is missing or of another type.
     #[error(transparent)]
@@ -135,6 +146,7 @@ pub struct Instance {
 impl Instance {
     /// Loads the object beside whatever an earlier daemon left. Nothing changes for a device until [`Instance::activate`].
     pub fn load(config: &Config) -> Result<Self, LoadError> {
+        check_layout(&config.object)?;
         let release_text = kernel_release();
         let release = release_numbers(&release_text);
         let (hook, why) = choose_hook(config.hook, &release_text)?;
@@ -265,11 +277,26 @@ impl Instance {
         }
         self.active = true;
         let strays = self.links.detach_strays()?;
-        for other in self.pins.other_layouts()? {
-            super::pins::remove_tree(&other)?;
-        }
+        self.pins.retire_other_layouts()?;
         self.pins.retire_instances(&self.directory)?;
         Ok(strays)
+    }
+
+    /// Puts back what somebody removed by hand from the bpf file system, and attaches again what somebody detached. To be called now and
+    /// then; does nothing before [`Instance::activate`]. Returns what had to be put back, in words.
+    pub fn mend(&mut self) -> Result<Vec<String>, AttachError> {
+        if !self.active {
+            return Ok(Vec::new());
+        }
+        let (missing, detached) = self.links.mend()?;
+        // An empty one still tells the next daemon that links are in force. Its maps live in this process and in the programs.
+        super::pins::make_directory(&self.directory)?;
+        let mut all: Vec<String> = missing.iter().map(|path| format!("pinned {} again", path.display())).collect();
+        for device in detached {
+            self.attach(&device.name, device.ifindex, device.role)?;
+            all.push(format!("attached {} again to {}", device.role.program(), device.name));
+        }
+        Ok(all)
     }
 
     /// Whether [`Instance::activate`] has run.
@@ -292,6 +319,23 @@ impl Instance {
         self.pins.remove_all()?;
         Ok(())
     }
+}
+
+/// Compares the layout that the object carries with that of this program. Maps of two layouts may have the same sizes.
+fn check_layout(object: &[u8]) -> Result<(), LoadError> {
+    match object_layout(object) {
+        Some(LAYOUT) => Ok(()),
+        found => Err(LoadError::Layout { found: found.map_or_else(|| "unknown".to_owned(), |n| n.to_string()) }),
+    }
+}
+
+/// The value of the object's symbol [`LAYOUT_SYMBOL`].
+fn object_layout(bytes: &[u8]) -> Option<u32> {
+    let elf = ElfFile64::<Endianness>::parse(bytes).ok()?;
+    let symbol = elf.symbol_by_name(LAYOUT_SYMBOL)?;
+    let section = elf.section_by_index(symbol.section_index()?).ok()?;
+    let value = section.data_range(symbol.address(), 4).ok()??;
+    value.try_into().ok().map(u32::from_le_bytes)
 }
 
 fn classifier(ebpf: &mut Ebpf, role: Role) -> Option<&mut SchedClassifier> {

@@ -6,6 +6,7 @@ mod events;
 mod generations;
 mod grace;
 mod instance;
+mod link;
 mod map;
 mod pins;
 mod sizes;

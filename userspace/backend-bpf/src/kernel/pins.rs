@@ -10,6 +10,10 @@
 //! A daemon that starts loads a new instance beside the old one, fills it, moves every link to it in one atomic replacement per device,
 //! and only then removes the old one. So a crash in the middle of a commit leaves nothing to repair: the half-written maps belong to an
 //! instance that is about to be replaced whole.
+//!
+//! `<layout>` is [`oxbow_abi::LAYOUT`] of the daemon that pinned it. Layouts share no map, so an upgrade (or a downgrade) to another one
+//! begins with state of its own, which the Southbound database fills. They do share the names above: whatever the layout, links and
+//! marks of a device are where the next daemon looks for them, and a link moves to the other layout's directory when it is taken over.
 
 use nix::sys::statfs::{FsType, statfs};
 use std::fs;
@@ -72,10 +76,13 @@ impl Pins {
         let system = root.join(escape(system_id));
         let layout = system.join(oxbow_abi::LAYOUT.to_string());
         let pins = Self { root, system, layout };
-        for dir in [pins.links(), pins.filters(), pins.state()] {
-            fs::create_dir_all(&dir).map_err(|source| PinsError::File { what: "cannot make", path: dir, source })?;
-        }
+        pins.make_directories()?;
         Ok(pins)
+    }
+
+    /// Makes the directories that are missing.
+    pub fn make_directories(&self) -> Result<(), PinsError> {
+        [self.links(), self.filters(), self.state()].iter().try_for_each(|dir| make_directory(dir))
     }
 
     /// Directory of the links.
@@ -89,14 +96,17 @@ impl Pins {
     }
 
     /// Interface indexes of the VIFs that a daemon before this one attached, whose policy is still in force: none without an instance.
+    /// That daemon may have been of another layout.
     pub fn inherited_vifs(&self) -> Result<Vec<u32>, PinsError> {
-        if self.instances()?.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut all = Vec::new();
-        for directory in [self.links(), self.filters()] {
-            let names = list(&directory)?;
-            all.extend(names.iter().filter_map(|(name, _)| name.strip_suffix("-vif")?.parse::<u32>().ok()));
+        for layout in self.layouts()? {
+            if layout.instances()?.is_empty() {
+                continue;
+            }
+            for directory in [layout.links(), layout.filters()] {
+                let names = list(&directory)?;
+                all.extend(names.iter().filter_map(|(name, _)| name.strip_suffix("-vif")?.parse::<u32>().ok()));
+            }
         }
         all.sort_unstable();
         all.dedup();
@@ -143,9 +153,17 @@ impl Pins {
         Ok(())
     }
 
-    /// Link directories of other layouts of this hypervisor (an upgrade takes their devices over and then removes them).
-    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinsError> {
-        Ok(list(&self.system)?.into_iter().map(|(_, path)| path).filter(|path| *path != self.layout).collect())
+    /// Every layout that something of this hypervisor is pinned under, this one first (an upgrade takes the others' devices over and then
+    /// removes them).
+    pub fn layouts(&self) -> Result<Vec<Self>, PinsError> {
+        let others = list(&self.system)?.into_iter().map(|(_, path)| path).filter(|path| *path != self.layout);
+        let others = others.map(|layout| Self { layout, ..self.clone() });
+        Ok(std::iter::once(self.clone()).chain(others).collect())
+    }
+
+    /// Removes everything of other layouts.
+    pub fn retire_other_layouts(&self) -> Result<(), PinsError> {
+        self.layouts()?.iter().skip(1).try_for_each(|other| remove_tree(&other.layout))
     }
 
     /// Removes everything of this hypervisor, other layouts included; links that go detach their programs.
@@ -172,6 +190,11 @@ pub fn is_private(bpffs: &Path) -> Option<bool> {
     // Nothing mounted there, or another file system of any kind: not ours.
     let host = fs::metadata(root.join(below_root)).ok();
     Some(host.is_none_or(|host| host.dev() != here.dev()))
+}
+
+/// Makes a directory and those above it, unless they are there.
+pub(super) fn make_directory(dir: &Path) -> Result<(), PinsError> {
+    fs::create_dir_all(dir).map_err(|source| PinsError::File { what: "cannot make", path: dir.into(), source })
 }
 
 /// Entries of a directory; a missing one has none.

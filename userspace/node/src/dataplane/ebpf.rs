@@ -4,6 +4,7 @@ mod look;
 
 use super::inspect::{Inspect, Summary};
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::topology::{
     Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
@@ -50,6 +51,7 @@ impl Ebpf {
     /// # Errors
     /// What is missing, in words: the object, a privilege, the bpf file system.
     pub fn open(location: &Location, system_id: &str) -> Result<Self, DataplaneError> {
+        allow_descriptors();
         let (path, object) = read_object(location.object.as_deref())?;
         // Before our own load makes another instance: does a former process' policy serve these devices?
         let inherited = inherited(&location.bpffs, system_id);
@@ -83,6 +85,15 @@ impl Ebpf {
         if let Err(error) = self.backend.instance().detach(ifindex, role) {
             tracing::warn!(target: "dataplane", "{}", chain(&error));
         }
+    }
+}
+
+/// Every attached device costs a descriptor: allows as many as may be had.
+fn allow_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(target: "dataplane", "cannot raise the limit of open files: {error}");
     }
 }
 
@@ -150,7 +161,7 @@ fn load_error(object: &Path, error: &LoadError) -> DataplaneError {
             "{object}: {}: if it was built for another version of Oxbow, run `cargo xtask build-ebpf`",
             chain(error)
         ),
-        LoadError::Program { .. } | LoadError::Missing { .. } | LoadError::Map(_) => {
+        LoadError::Program { .. } | LoadError::Missing { .. } | LoadError::Layout { .. } | LoadError::Map(_) => {
             format!("{object}: {}", chain(error))
         }
         LoadError::Pins(_) | LoadError::Privilege(_) | LoadError::NoTcx { .. } | LoadError::Grace(_) => chain(error),
@@ -325,6 +336,10 @@ impl Dataplane for Ebpf {
 
     fn tidy(&mut self) -> Result<(), DataplaneError> {
         self.backend.settle().map_err(|error| commit_error(&error))?;
+        let mended = self.backend.instance().mend().map_err(|error| attach_error("a device", &error))?;
+        for what in mended {
+            tracing::warn!(target: "dataplane", "somebody else removed it: {what}");
+        }
         self.backend.age_fdb(HINT_AGE_NS).map(|_| ()).map_err(|error| DataplaneError::Other(chain(&error)))
     }
 

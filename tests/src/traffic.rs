@@ -1,0 +1,102 @@
+//! Traffic that must not notice: a thousand counted packets a second each way, inside a hypervisor and across.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use oxbow_testkit::stream::Report;
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Cloud, Hypervisor, Stream, wait_until};
+
+use crate::layer2::{GUESTS, Guest};
+
+/// Packets a second in each direction of each stream.
+pub const RATE: u32 = 1000;
+
+/// How long a fault lasts: `OXBOW_FAULT_SECONDS` in the long form of the tests, else what the test says.
+///
+/// # Errors
+///
+/// When the variable is no number.
+pub fn fault_time(short: Duration) -> Result<Duration> {
+    match std::env::var("OXBOW_FAULT_SECONDS") {
+        Ok(text) => {
+            let seconds =
+                text.parse().with_context(|| format!("OXBOW_FAULT_SECONDS={text}: not a number of seconds"))?;
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        Err(_) => Ok(short),
+    }
+}
+
+/// Streams that go on while something happens.
+#[derive(Debug)]
+pub struct Traffic {
+    streams: Vec<Stream>,
+    start: Instant,
+}
+
+impl Traffic {
+    /// Between the first two guests of [`layer2`](crate::layer2) (one hypervisor) and between the first and the third (two of them).
+    pub fn near_and_far(cloud: &Cloud) -> Result<Self> {
+        Self::between(cloud, &[(GUESTS[0], GUESTS[1]), (GUESTS[0], GUESTS[2])])
+    }
+
+    /// Between these pairs of guests, over IPv4.
+    pub fn between(cloud: &Cloud, pairs: &[(Guest, Guest)]) -> Result<Self> {
+        let end = |guest: &Guest| -> Result<_> {
+            let address: IpAddr = guest.ipv4.parse()?;
+            Ok((cloud.vif(guest.port)?.guest(), address))
+        };
+        let streams = pairs.iter().map(|(a, b)| Stream::start(end(a)?, end(b)?, RATE)).collect::<Result<_>>()?;
+        Ok(Self { streams, start: Instant::now() })
+    }
+
+    /// Notes what is being done, for the report.
+    pub fn mark(&self, what: &str) {
+        for stream in &self.streams {
+            stream.mark(what);
+        }
+    }
+
+    /// Waits until a hundred more have come in every direction.
+    pub fn goes_on(&self) -> Result<()> {
+        self.streams.iter().try_for_each(|stream| stream.wait_for(100))
+    }
+
+    /// Goes on for so long.
+    pub fn goes_on_for(&self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.streams.iter().try_for_each(|stream| stream.wait_for(1))?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: every packet must have come exactly once. Prints the figures.
+    pub fn nothing_was_lost(self) -> Result<()> {
+        let took = self.start.elapsed();
+        let reports: Vec<Report> = self.streams.into_iter().map(Stream::finish).collect::<Result<_>>()?;
+        let text: Vec<String> = reports.iter().map(ToString::to_string).collect();
+        let text = text.join("\n");
+        #[expect(clippy::print_stdout, reason = "the figures are what a long form is run for")]
+        {
+            println!("{:.1} s of traffic:\n{text}", took.as_secs_f32());
+        }
+        // The rate is what was asked for, or the test says nothing about it. A busy machine may be late, not absent.
+        let least = took.as_secs_f64() * f64::from(RATE) * 0.5;
+        for direction in reports.iter().flat_map(|report| &report.directions) {
+            ensure!(direction.sent as f64 > least, "{} sent in {took:?} are too few\n{text}", direction.sent);
+        }
+        ensure!(reports.iter().all(|report| report.directions.iter().all(|one| one.is_whole())), "{text}");
+        Ok(())
+    }
+}
+
+/// Waits until a hypervisor's `oxbow-node` has taken over: its own policy is in force.
+pub fn until_in_force(hypervisor: &Hypervisor) -> Result<()> {
+    wait_until(&format!("the dataplane of {} in force", hypervisor.name()), PATIENCE, || {
+        let text = hypervisor.appctl("debug/dataplane")?;
+        Ok(Look::when(text.contains(", active,"), || text))
+    })
+}
