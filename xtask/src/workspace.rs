@@ -24,11 +24,11 @@ pub(crate) fn ebpf_object_path(debug_log: bool) -> PathBuf {
     target_dir().join("bpf").join(name)
 }
 
-/// Where `build-ebpf --swapped-layout` leaves an object of another layout and the `oxbow-node` that belongs to it.
+/// Where `build-ebpf --upgrades` leaves what tests of upgrades install.
 ///
 /// `userspace/testkit` knows the same path; the two must stay equal.
-pub(crate) fn swapped_layout_dir() -> PathBuf {
-    target_dir().join("swapped-layout")
+pub(crate) fn upgrades_dir() -> PathBuf {
+    target_dir().join("upgrades")
 }
 
 /// A path as it should be printed: relative to the checkout where possible.

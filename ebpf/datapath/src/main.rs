@@ -28,6 +28,9 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 /// TC ingress of a VIF's tap or veth.
 #[classifier]
 fn oxbow_vif(ctx: TcContext) -> i32 {
+    #[cfg(feature = "other-build")]
+    // SAFETY: a static of this object, never written.
+    let _ = unsafe { (&raw const OX_LAYOUT).read_volatile() };
     vif::receive(ctx.skb.skb)
 }
 

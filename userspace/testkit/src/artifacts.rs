@@ -77,14 +77,27 @@ impl NodeBuild {
     ///
     /// When it is not built; says how.
     pub fn swapped_layout() -> Result<Self> {
-        let dir = target_dir().join("swapped-layout");
-        let build = Self { node: dir.join("oxbow-node"), object: dir.join("oxbow-datapath.o") };
-        for file in [&build.node, &build.object] {
+        let dir = target_dir().join("upgrades/swapped-layout");
+        Self { node: dir.join("oxbow-node"), object: dir.join("oxbow-datapath.o") }.require()
+    }
+
+    /// The usual one with an object of the same layout in other instructions.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built; says how.
+    pub fn other_object() -> Result<Self> {
+        let object = target_dir().join("upgrades/other-build/oxbow-datapath.o");
+        Self { node: binary("oxbow-node")?, object }.require()
+    }
+
+    fn require(self) -> Result<Self> {
+        for file in [&self.node, &self.object] {
             if !file.is_file() {
-                bail!("{} does not exist: run `cargo xtask build-ebpf --swapped-layout` first", file.display());
+                bail!("{} does not exist: run `cargo xtask build-ebpf --upgrades` first", file.display());
             }
         }
-        Ok(build)
+        Ok(self)
     }
 }
 

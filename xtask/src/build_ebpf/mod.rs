@@ -24,12 +24,12 @@ pub(crate) struct Args {
     /// Build the flavour with log messages (aya-log) instead: target/bpf/oxbow-datapath-debug.o.
     #[arg(long)]
     pub(crate) debug_log: bool,
-    /// Build the flavour of another map layout instead, with the oxbow-node that belongs to it: target/swapped-layout/. Tests upgrade
-    /// to it and back.
+    /// Build what tests of upgrades install instead: an object of the same layout in other instructions (target/upgrades/other-build/), and
+    /// one of another layout with the oxbow-node that belongs to it (target/upgrades/swapped-layout/).
     #[arg(long, conflicts_with = "debug_log")]
-    pub(crate) swapped_layout: bool,
+    pub(crate) upgrades: bool,
     /// Write the instruction counts to ebpf/datapath/instructions.txt.
-    #[arg(long, conflicts_with_all = ["debug_log", "swapped_layout"])]
+    #[arg(long, conflicts_with_all = ["debug_log", "upgrades"])]
     pub(crate) record: bool,
     /// Say nothing when the object is up to date.
     #[arg(long, short)]
@@ -48,14 +48,61 @@ const TARGET: &str = "bpfel-unknown-none";
 const BINARY: &str = "oxbow-datapath";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    build(args).map(|_| ())
+    if args.upgrades { build_upgrades(args.quiet) } else { build(args).map(|_| ()) }
+}
+
+/// A variety of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flavour {
+    /// What ships.
+    Shipped,
+    /// With log messages.
+    DebugLog,
+    /// In other instructions.
+    OtherBuild,
+    /// With other map layouts.
+    SwappedLayout,
+}
+
+impl Flavour {
+    /// The feature of oxbow-datapath that makes it.
+    const fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Shipped => None,
+            Self::DebugLog => Some("debug-log"),
+            Self::OtherBuild => Some("other-build"),
+            Self::SwappedLayout => Some(SWAPPED_LAYOUT),
+        }
+    }
+
+    fn object(self) -> PathBuf {
+        match self {
+            Self::Shipped => workspace::ebpf_object_path(false),
+            Self::DebugLog => workspace::ebpf_object_path(true),
+            Self::OtherBuild => workspace::upgrades_dir().join("other-build/oxbow-datapath.o"),
+            Self::SwappedLayout => workspace::upgrades_dir().join("swapped-layout/oxbow-datapath.o"),
+        }
+    }
 }
 
 /// Builds what is out of date and returns the object's path.
 pub(crate) fn build(args: &Args) -> Result<PathBuf> {
+    build_flavour(if args.debug_log { Flavour::DebugLog } else { Flavour::Shipped }, args)
+}
+
+/// Builds what tests of upgrades install.
+pub(crate) fn build_upgrades(quiet: bool) -> Result<()> {
+    let args = Args { quiet, ..Args::default() };
+    for flavour in [Flavour::OtherBuild, Flavour::SwappedLayout] {
+        build_flavour(flavour, &args)?;
+    }
+    build_swapped_node(quiet)
+}
+
+fn build_flavour(flavour: Flavour, args: &Args) -> Result<PathBuf> {
     let (toolchain, linker) = setup::ensure_ebpf(Mode::Install)?;
     let source = workspace::root().join("ebpf/datapath");
-    let target = workspace::target_dir().join(if args.debug_log { "ebpf-debug" } else { "ebpf" });
+    let target = workspace::target_dir().join(if flavour == Flavour::DebugLog { "ebpf-debug" } else { "ebpf" });
     if !args.quiet {
         println!("{toolchain}\n{linker}");
     }
@@ -68,12 +115,8 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
     if args.quiet {
         command.arg("--quiet");
     }
-    if args.debug_log {
-        command.args(["--features", "debug-log"]);
-    }
-    if args.swapped_layout {
-        command.args(["--features", SWAPPED_LAYOUT]);
-        build_swapped_node(args.quiet)?;
+    if let Some(feature) = flavour.feature() {
+        command.args(["--features", feature]);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     process::run(&mut command).context("the eBPF programs do not build")?;
@@ -88,11 +131,7 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
             report.panics.join("\n  ")
         );
     }
-    let object = if args.swapped_layout {
-        workspace::swapped_layout_dir().join("oxbow-datapath.o")
-    } else {
-        workspace::ebpf_object_path(args.debug_log)
-    };
+    let object = flavour.object();
     let changed = write_if_changed(&object, &bytes)?;
     let table = report.to_string();
     let shown = workspace::shown(&object);
@@ -103,7 +142,7 @@ pub(crate) fn build(args: &Args) -> Result<PathBuf> {
     if !args.quiet {
         print!("{table}");
     }
-    if !args.debug_log && !args.swapped_layout {
+    if flavour == Flavour::Shipped {
         compare_or_record(&source.join("instructions.txt"), &table, args)?;
     }
     Ok(object)
@@ -132,7 +171,7 @@ fn build_swapped_node(quiet: bool) -> Result<()> {
     let usual = std::fs::read(&built).ok();
     process::run(&mut command).context("oxbow-node of the other layout does not build")?;
     let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let path = workspace::swapped_layout_dir().join("oxbow-node");
+    let path = workspace::upgrades_dir().join("swapped-layout/oxbow-node");
     write_if_changed(&path, &bytes)?;
     make_executable(&path)?;
     if let Some(usual) = usual {

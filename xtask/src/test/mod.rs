@@ -106,7 +106,10 @@ fn prepare(ended: &mut Vec<Ended>) -> Result<()> {
     let steps: [(&'static str, Step); 3] = [
         ("setup", || setup::ensure(&[Need::Ebpf, Need::Ovn, Need::Network, Need::Vm])),
         ("build", build),
-        ("ebpf", || build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() }).map(|_| ())),
+        ("ebpf", || {
+            build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
+            build_ebpf::build_upgrades(true)
+        }),
     ];
     for (name, step) in steps {
         println!("\n=== {name}");

@@ -200,6 +200,7 @@ impl Engine {
             encaps: &encaps,
             interfaces: &interfaces,
             ports: &self.sb,
+            has_ports: watch.is_complete(),
             has_data: &|datapath| watch.has_data(datapath),
             served: &served,
             held: &held,

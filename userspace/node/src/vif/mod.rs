@@ -141,6 +141,8 @@ pub struct Inputs<'a> {
     pub interfaces: &'a [VifInterface],
     /// Southbound ports.
     pub ports: &'a dyn Ports,
+    /// Whether the Southbound server has answered for everything that was asked for, ports by the names of these interfaces included.
+    pub has_ports: bool,
     /// Whether the Southbound server has answered for everything that belongs to this datapath.
     pub has_data: &'a dyn Fn(Uuid) -> bool,
     /// What the dataplane has acknowledged: equal VIF, so a changed one counts as not served yet.

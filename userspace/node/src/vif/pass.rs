@@ -74,10 +74,19 @@ impl Pass<'_, '_> {
             }
             // Our own row is missing for the moment: what is installed stays so.
             Phase::NoChassis => {}
+            // Nothing is known yet, or the VIF works by what a former process left in force until we have caught up with it.
+            Phase::NoPort if !self.inputs.has_ports => {}
+            Phase::WaitingData | Phase::Programming if self.is_inherited(id, interface) => {}
             // What is on its way keeps no `ovn-installed` of a former life; what is refused or lost must not keep it either.
             _ => self.interface_keys(interface, None),
         }
         self.settle(interface, id, phase);
+    }
+
+    /// Whether the VIF was installed by a former process, whose programs still serve the device.
+    fn is_inherited(&self, id: &str, interface: &VifInterface) -> bool {
+        let serves = |ifindex| self.inputs.taken_over.contains(&ifindex);
+        interface.ifindex.is_some_and(serves) && self.vifs.tracked.get(id).is_some_and(|tracked| tracked.installed)
     }
 
     fn advance(&mut self, id: &str, interface: &VifInterface) -> Phase {

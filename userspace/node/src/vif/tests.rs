@@ -16,6 +16,7 @@ struct World {
     encaps: BTreeMap<String, Uuid>,
     interfaces: Vec<VifInterface>,
     ports: Vec<PortBinding>,
+    has_ports: bool,
     has_data: bool,
     served: Option<Served>,
     held: Option<Served>,
@@ -77,6 +78,7 @@ impl World {
             encaps: BTreeMap::new(),
             interfaces,
             ports,
+            has_ports: true,
             has_data: true,
             served: Some(Served::Yes),
             held: Some(Served::Yes),
@@ -95,6 +97,7 @@ impl World {
             encaps: &self.encaps,
             interfaces: &self.interfaces,
             ports: &self.ports,
+            has_ports: self.has_ports,
             has_data: &|_| has_data,
             served: &|_| served.clone(),
             held: &|_| held.clone(),
@@ -232,8 +235,21 @@ fn a_restart_with_pins_writes_nothing() {
     world.vifs = Vifs::default();
     world.taken_over = [11].into();
     world.served = None;
+    world.now += 60_000;
+    // The server has not been asked for the port yet.
+    let rows = std::mem::take(&mut world.ports);
+    world.has_ports = false;
+    assert_eq!(world.step().states["tap0"].phase, Phase::NoPort);
+    assert_eq!(interfaces, world.interfaces);
+    world.ports = rows;
+    // It has sent the port, and not yet what belongs to its datapath.
+    world.has_data = false;
+    assert_eq!(world.step().states["tap0"].phase, Phase::WaitingData);
+    assert_eq!((&ports, &interfaces), (&world.ports, &world.interfaces));
+    (world.has_ports, world.has_data) = (true, true);
     let out = world.step();
     assert_eq!(out.states["tap0"].phase, Phase::Programming);
+    assert_eq!((&ports, &interfaces), (&world.ports, &world.interfaces));
     assert!(out.is_any_under_way(), "nb_cfg waits until it is reconciled");
     world.served = Some(Served::Yes);
     world.settle();
