@@ -5,6 +5,7 @@
 
 pub mod layer2;
 pub mod sources;
+pub mod traffic;
 
 /// Makes a test for each backend out of every function that is named: it is called with the kind of hypervisor, and the tests are
 /// `ebpf::NAME` and `openflow::NAME`.
@@ -29,4 +30,3 @@ macro_rules! on_every_backend {
         }
     };
 }
-pub mod traffic;

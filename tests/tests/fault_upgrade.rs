@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use oxbow_testkit::artifacts::NodeBuild;
 use oxbow_testkit::frames::Frames;
 use oxbow_testkit::wait::{Look, PATIENCE};
@@ -57,14 +57,18 @@ fn only(host: &Hypervisor, layout: &str, devices: usize) -> Result<()> {
     })
 }
 
-/// Layouts of the usual build and of the other one.
-const USUAL: &str = "1";
-const SWAPPED: &str = "1000001";
+/// Layouts of the usual build, which a hypervisor runs now, and of the other one (see oxbow-abi).
+fn layouts(host: &Hypervisor) -> Result<[String; 2]> {
+    let (layouts, ..) = pinned(host)?;
+    let usual: u32 = layouts.first().context("nothing is pinned")?.parse()?;
+    Ok([usual, usual + 1_000_000].map(|layout| layout.to_string()))
+}
 
 fn to_a_changed_object_and_back(cloud: &mut Cloud) -> Result<()> {
     let (usual, other) = (NodeBuild::usual()?, NodeBuild::other_object()?);
     ensure!(std::fs::read(&usual.object)? != std::fs::read(&other.object)?, "the objects are the same");
     layer2::build(cloud)?;
+    let [layout, _] = layouts(&cloud.hypervisors()[0])?;
     let before = installed_since(cloud)?;
     let traffic = Traffic::near_and_far(cloud)?;
     let until = Instant::now() + fault_time(Duration::ZERO)?;
@@ -75,7 +79,7 @@ fn to_a_changed_object_and_back(cloud: &mut Cloud) -> Result<()> {
                 traffic.mark(&format!("{} gets {}", host.name(), build.object.display()));
                 replace(host, build, end)?;
                 // Underlay and VIFs: two here, one there.
-                only(host, USUAL, 3 - hypervisor)?;
+                only(host, &layout, 3 - hypervisor)?;
                 traffic.goes_on()?;
                 let now = installed_since(cloud)?;
                 ensure!(now == before, "ports went down and came up again:\n{before:#?}\n{now:#?}");
@@ -146,6 +150,7 @@ fn still_known(cloud: &Cloud, marker: u8) -> Result<()> {
 fn to_a_changed_layout_and_back(cloud: &mut Cloud) -> Result<()> {
     let (usual, swapped) = (NodeBuild::usual()?, NodeBuild::swapped_layout()?);
     layer2::build(cloud)?;
+    let [at_first, other] = layouts(&cloud.hypervisors()[0])?;
     learned_addresses(cloud)?;
     still_known(cloud, 1)?;
     let before = installed_since(cloud)?;
@@ -153,7 +158,7 @@ fn to_a_changed_layout_and_back(cloud: &mut Cloud) -> Result<()> {
     let until = Instant::now() + fault_time(Duration::ZERO)?;
     let mut marker = 10;
     loop {
-        for (build, layout, end) in [(&swapped, SWAPPED, End::Killed), (&usual, USUAL, End::Told)] {
+        for (build, layout, end) in [(&swapped, &other, End::Killed), (&usual, &at_first, End::Told)] {
             for hypervisor in 0..2 {
                 let host = cloud.hypervisor(hypervisor);
                 traffic.mark(&format!("{} goes to layout {layout}", host.name()));
@@ -225,7 +230,8 @@ fn a_kernel_that_has_tcx_now_loses_no_packet() -> Result<()> {
                 host.set_node_arguments(&["--attach=tcx"]);
                 host.start_controller()?;
                 until_in_force(host)?;
-                only(host, USUAL, 3 - hypervisor)?;
+                let [layout, _] = layouts(host)?;
+                only(host, &layout, 3 - hypervisor)?;
                 ensure!(!filters(host)?.contains("oxbow_vif"), "{}", filters(host)?);
                 traffic.goes_on()?;
             }
@@ -246,12 +252,14 @@ fn an_object_of_another_layout_is_refused_by_name_and_what_is_in_force_goes_on()
         layer2::build(cloud)?;
         let traffic = Traffic::near_and_far(cloud)?;
         let host = cloud.hypervisor(0);
+        let [ours, other] = layouts(host)?;
         host.kill_controller()?;
         host.set_node_build(NodeBuild { object: swapped.object, ..usual.clone() });
         host.start_controller()?;
         wait_until("the object is refused", PATIENCE, || {
             let problems = host.appctl("debug/problems")?;
-            let named = problems.contains("the eBPF object is of layout 1000001, and this program writes layout 1");
+            let named = problems
+                .contains(&format!("the eBPF object is of layout {other}, and this program writes layout {ours}"));
             Ok(Look::when(named, || problems))
         })?;
         traffic.goes_on()?;
