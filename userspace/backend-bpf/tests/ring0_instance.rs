@@ -26,7 +26,20 @@ fn ifindex(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 
-fn attached(name: &str) -> Vec<u32> {
+/// Whether this kernel has tcx.
+fn has_tcx() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 6)
+}
+
+/// Ids of the programs on a device by tcx; before Linux 6.6, by filters of clsact, which is what the backend then attaches by.
+fn attached(ns: &Netns, name: &str) -> Vec<u32> {
+    if !has_tcx() {
+        let text = ns.run("tc", &["filter", "show", "dev", name, "ingress"]).unwrap();
+        let ids = text.split(" id ").skip(1).map(|rest| rest.split_whitespace().next().unwrap().parse().unwrap());
+        return ids.collect();
+    }
     let (_, programs) = SchedClassifier::query_tcx(name, TcAttachType::Ingress).unwrap();
     programs.iter().map(|p| p.id()).collect()
 }
@@ -75,30 +88,30 @@ fn a_second_daemon_takes_over_in_one_replacement_and_removal_leaves_nothing() {
     ns.enter(|| {
         let (switch, changes) = one_rule();
         let mut first = open(small());
-        assert_eq!(first.instance().hook(), Hook::Tcx);
+        assert_eq!(first.instance().hook(), if has_tcx() { Hook::Tcx } else { Hook::Clsact });
         first.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
         // One version for the policy, one for the ports.
         assert_eq!(first.commit(&switch.program, &changes).unwrap().version, 2);
         assert_eq!(first.activate().unwrap(), Vec::<String>::new());
-        let before = attached("v0");
+        let before = attached(&ns, "v0");
         assert_eq!(before.len(), 1);
         // The daemon dies: its programs stay.
         drop(first);
-        assert_eq!(attached("v0"), before);
+        assert_eq!(attached(&ns, "v0"), before);
 
         let mut second = open(small());
         second.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
         second.commit(&switch.program, &changes).unwrap();
-        assert_eq!(attached("v0"), before, "nothing changes before the new policy is complete");
+        assert_eq!(attached(&ns, "v0"), before, "nothing changes before the new policy is complete");
         second.activate().unwrap();
-        let after = attached("v0");
+        let after = attached(&ns, "v0");
         assert!(after.len() == 1 && after != before, "replaced, not stacked: {before:?} -> {after:?}");
         let left = pins();
         assert!(left.iter().all(|pin| !pin.contains("instance-1/")), "the first instance is retired: {left:#?}");
         assert!(left.iter().any(|pin| pin.starts_with("oxbow/hv1%2Etest/")), "{left:#?}");
 
         second.remove_everything().unwrap();
-        assert_eq!(attached("v0"), Vec::<u32>::new());
+        assert_eq!(attached(&ns, "v0"), Vec::<u32>::new());
         assert_eq!(pins(), Vec::<String>::new());
     })
     .unwrap();
@@ -119,9 +132,9 @@ fn a_device_that_nobody_asks_for_after_a_restart_is_detached() {
         second.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
         second.commit(&switch.program, &changes).unwrap();
         assert_eq!(second.activate().unwrap(), [format!("{}-vif", ifindex("v1"))]);
-        assert_eq!((attached("v0").len(), attached("v1").len()), (1, 0));
+        assert_eq!((attached(&ns, "v0").len(), attached(&ns, "v1").len()), (1, 0));
         second.instance().detach(ifindex("v0"), Role::Vif).unwrap();
-        assert_eq!(attached("v0").len(), 0);
+        assert_eq!(attached(&ns, "v0").len(), 0);
         second.remove_everything().unwrap();
     })
     .unwrap();
@@ -137,9 +150,9 @@ fn a_device_that_comes_back_under_its_index_is_attached_anew() {
         backend.activate().unwrap();
         ns.ip("link del v0").unwrap();
         ns.ip(&format!("link add v0 index {index} type veth peer name v1")).unwrap();
-        assert_eq!(attached("v0").len(), 0);
+        assert_eq!(attached(&ns, "v0").len(), 0);
         backend.instance().attach("v0", index, Role::Vif).unwrap();
-        assert_eq!(attached("v0").len(), 1);
+        assert_eq!(attached(&ns, "v0").len(), 1);
         backend.remove_everything().unwrap();
     })
     .unwrap();
@@ -195,16 +208,25 @@ fn a_filter_of_a_former_daemon_stays_until_the_policy_is_whole_and_the_other_hoo
         second.activate().unwrap();
         assert_ne!(filter_id().0, before.0, "{}", filter_id().1);
         drop(second);
+        if !has_tcx() {
+            let mut config = config(Path::new(BPFFS), small());
+            config.hook = HookChoice::Tcx;
+            let error = Backend::open(&config, Limits::default()).err().map(|error| error.to_string());
+            assert!(error.as_ref().is_some_and(|error| error.contains("tcx")), "{error:?}");
+            start(HookChoice::Auto).remove_everything().unwrap();
+            assert_eq!(filter_id().0, None, "{}", filter_id().1);
+            return;
+        }
         // A later one uses tcx: the filter goes when the link is in force.
         let mut third = start(HookChoice::Tcx);
         assert!(filter_id().0.is_some());
         third.activate().unwrap();
         assert_eq!(filter_id().0, None, "{}", filter_id().1);
-        assert_eq!(attached("v0").len(), 1);
+        assert_eq!(attached(&ns, "v0").len(), 1);
         drop(third);
         let mut fourth = start(HookChoice::Clsact);
         fourth.activate().unwrap();
-        assert_eq!(attached("v0").len(), 0);
+        assert_eq!(attached(&ns, "v0").len(), 0);
         assert!(filter_id().0.is_some());
         fourth.remove_everything().unwrap();
         assert_eq!(filter_id().0, None, "{}", filter_id().1);

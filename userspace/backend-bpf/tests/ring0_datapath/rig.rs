@@ -53,6 +53,13 @@ pub(crate) struct Rig {
 /// A match on words under masks, and the value.
 pub(crate) type Match<'a> = &'a [(u8, u32, u32)];
 
+/// The numbers of the running kernel's release.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 impl Rig {
     /// Loads the object.
     pub(crate) fn new() -> Self {
@@ -184,6 +191,10 @@ impl Rig {
         let Self { ebpf, hv, .. } = self;
         hv.enter(|| {
             let program: &mut SchedClassifier = ebpf.program_mut(program).unwrap().try_into().unwrap();
+            if kernel() < (6, 6) {
+                // No tcx: a filter, which needs its queueing discipline.
+                aya::programs::tc::qdisc_add_clsact(device).unwrap();
+            }
             program.attach(device, aya::programs::TcAttachType::Ingress).unwrap();
         })
         .unwrap();
