@@ -1,5 +1,6 @@
 //! Waiting for conditions.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,12 +44,16 @@ impl Look<()> {
 
 /// Looks again and again until `look` finds its condition held, and returns the evidence.
 ///
+/// Where everything is slower (a virtual machine whose processor is translated), the environment variable `OXBOW_PATIENCE` says by how many
+/// times deadlines are longer.
+///
 /// # Errors
 ///
 /// When `deadline` has passed: says what was waited for (`what`) and what the last look saw instead. An error of `look` itself
 /// counts as "not yet", because servers and devices that are still coming up answer with errors; the last one is reported.
 pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
     let start = Instant::now();
+    let deadline = deadline.saturating_mul(stretch());
     loop {
         if interrupted() {
             bail!("interrupted while waiting for {what}");
@@ -63,6 +68,12 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
         }
         thread::sleep(INTERVAL);
     }
+}
+
+/// How many times longer deadlines are than they say.
+fn stretch() -> u32 {
+    static STRETCH: OnceLock<u32> = OnceLock::new();
+    *STRETCH.get_or_init(|| std::env::var("OXBOW_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1))
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ fn build() -> Result<()> {
 }
 
 /// The features that switch on tests which need root and the eBPF object, of every crate that has some: `PACKAGE/ring0,…`.
-fn kernel_test_features() -> Result<String> {
+pub(crate) fn kernel_test_features() -> Result<String> {
     let text = process::output(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;

@@ -10,13 +10,15 @@ use crate::{build_ebpf, workspace};
 
 /// Where machines run. Everything that costs time is made when it is first asked for.
 pub(super) struct Lab {
+    filter: Vec<String>,
     logs: PathBuf,
     object: Option<PathBuf>,
 }
 
 impl Lab {
-    pub(super) fn new() -> Self {
-        Self { logs: PathBuf::new(), object: None }
+    /// With the names that tests must contain one of.
+    pub(super) fn new(filter: &[String]) -> Self {
+        Self { filter: filter.to_owned(), logs: PathBuf::new(), object: None }
     }
 
     /// Begins a ring on a kernel: its logs replace those of the last time.
@@ -26,6 +28,11 @@ impl Lab {
             std::fs::remove_dir_all(&self.logs).with_context(|| format!("cannot remove {}", self.logs.display()))?;
         }
         Ok(())
+    }
+
+    /// What the names of tests must contain one of; empty for all.
+    pub(super) fn filters(&self) -> Vec<&str> {
+        self.filter.iter().map(String::as_str).collect()
     }
 
     /// Where the logs of this ring's machines are.

@@ -1,9 +1,12 @@
 //! `cargo xtask vm`: other kernels, in virtual machines.
 
+mod cloud;
 mod executables;
 mod lab;
 mod load;
 mod report;
+mod ring0;
+mod suite;
 
 use std::time::Instant;
 
@@ -35,6 +38,9 @@ pub(crate) struct Args {
     /// What to run; may be given several times, or as a list with commas. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     ring: Vec<Ring>,
+    /// In rings that run test executables: only tests whose name contains one of these.
+    #[arg(value_name = "NAME")]
+    filter: Vec<String>,
 }
 
 /// What is run in the machines.
@@ -42,12 +48,18 @@ pub(crate) struct Args {
 enum Ring {
     /// Does the kernel take the programs? Loads, attaches, detaches and removes them, and prints what its verifier counted.
     Load,
+    /// The tests that run the programs on packets (BPF_PROG_TEST_RUN), with devices attached and policies swapped.
+    Ring0,
+    /// A cloud of two hypervisors with real databases in one machine: tests of the package oxbow-tests.
+    Cloud,
 }
 
 impl Ring {
     fn run(self, lab: &mut Lab, kernel: &Kernel) -> Result<String> {
         match self {
             Self::Load => load::run(lab, kernel),
+            Self::Ring0 => ring0::run(lab, kernel),
+            Self::Cloud => cloud::run(lab, kernel),
         }
     }
 
@@ -60,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the virtual machines run in network namespaces: run as root");
     }
-    setup::ensure(&[Need::Ebpf, Need::Vm, Need::Network])?;
+    setup::ensure(&[Need::Ebpf, Need::Vm, Need::Network, Need::Ovn])?;
     let rings = if args.ring.is_empty() { Ring::value_variants() } else { &args.ring };
     let mut report = Report::default();
     let mut kernels = Vec::new();
@@ -71,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Err(error) => report.left_out(&choice, &error),
         }
     }
-    let mut lab = Lab::new();
+    let mut lab = Lab::new(&args.filter);
     for kernel in &kernels {
         for ring in rings {
             println!("\n=== {} on Linux {}", ring.name(), kernel.release);
