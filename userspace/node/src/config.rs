@@ -141,6 +141,10 @@ pub struct Config {
     pub encap_tos: Tos,
     /// Set Don't Fragment on outer headers (`ovn-encap-df_default`); default true.
     pub encap_df: bool,
+    /// `df_default` of tunnel ports, when `ovn-encap-df_default` was given.
+    pub tunnel_df: Option<bool>,
+    /// `ovn-set-local-ip`: tunnel ports name our address too.
+    pub set_local_ip: bool,
     /// Transport zones.
     pub transport_zones: BTreeSet<String>,
     /// `ovn-is-interconn`.
@@ -281,6 +285,8 @@ impl Config {
             encap_csum: flag("ovn-encap-csum", true),
             encap_tos,
             encap_df: flag("ovn-encap-df_default", true),
+            tunnel_df: get("ovn-encap-df_default").is_some().then(|| flag("ovn-encap-df_default", true)),
+            set_local_ip: flag("ovn-set-local-ip", false),
             transport_zones: list(get("ovn-transport-zones")).map(str::to_owned).collect(),
             is_interconn,
             match_northd_version: flag("ovn-match-northd-version", false),

@@ -127,6 +127,7 @@ fn options(peer: &Peer) -> BTreeMap<String, String> {
     } else if peer.tos != 0 {
         options.insert("tos".to_owned(), peer.tos.to_string());
     }
+    options.extend(peer.options.clone());
     options
 }
 
@@ -148,6 +149,7 @@ mod tests {
             df: true,
             hop: None,
             ofport: None,
+            options: BTreeMap::new(),
         }
     }
 

@@ -137,6 +137,7 @@ impl Tunnels {
                 tos_inherit,
                 tos,
                 df: config.encap_df,
+                options: port_options(config, &encap, local),
                 hop: hop(local, name.ip),
                 ofport: None,
                 chassis: name.chassis,
@@ -156,6 +157,21 @@ impl Tunnels {
         self.index.insert(name.clone(), number);
         number
     }
+}
+
+/// What a tunnel port says beyond address and checksum.
+fn port_options(config: &Config, encap: &Encap, local: IpAddr) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    if let Some(port) = encap.options.get("dst_port") {
+        options.insert("dst_port".to_owned(), port.clone());
+    }
+    if let Some(df) = config.tunnel_df {
+        options.insert("df_default".to_owned(), df.to_string());
+    }
+    if config.set_local_ip {
+        options.insert("local_ip".to_owned(), local.to_string());
+    }
+    options
 }
 
 /// Our address of the same family: the default one if it has it.

@@ -8,7 +8,7 @@ use oxbow_node::world::World;
 use oxbow_ovsdb::{Replica, RowChange, RowDraft};
 use oxbow_schema::sb;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 const US: Uuid = Uuid::from_u128(0xc1);
@@ -188,6 +188,7 @@ impl State {
                         df: true,
                         hop: None,
                         ofport: None,
+                        options: BTreeMap::new(),
                     });
                 }
                 None

@@ -418,6 +418,7 @@ mod tests {
             df: true,
             hop: None,
             ofport: None,
+            options: BTreeMap::new(),
         };
         let entry = encode(&peer);
         assert_eq!(entry.flags, CHASSIS_CSUM | CHASSIS_DF);

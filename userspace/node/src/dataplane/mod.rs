@@ -6,6 +6,7 @@ pub mod openflow;
 
 use crate::config::Config;
 use oxbow_pipeline::ir::{Changes, LflowId, Program};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
@@ -57,6 +58,8 @@ pub struct Peer {
     pub tos: u8,
     /// Set Don't Fragment on the outer header.
     pub df: bool,
+    /// Options of its tunnel port beyond what the fields above say: `dst_port`, `local_ip`, `df_default`.
+    pub options: BTreeMap<String, String>,
     /// The link-layer way, once it is known; for a dataplane that makes tunnels itself.
     pub hop: Option<NextHop>,
     /// OpenFlow port of the tunnel, once the switch has made it; for one that uses the switch's tunnels.

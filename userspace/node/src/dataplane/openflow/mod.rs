@@ -2,6 +2,7 @@
 
 mod session;
 
+use super::inspect::Summary;
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
 use oxbow_backend_openflow::{Backend, CommitError, OfPort, OvsOfctl, SwitchError, Tunnel, Wiring};
 use oxbow_pipeline::ir::{Changes, ChassisId, EncapKind, LflowId, Program};
@@ -312,6 +313,10 @@ impl Dataplane for OpenFlow {
 
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError> {
         self.backend.flow_packets(LflowId(flow)).map_err(|error| DataplaneError::Other(error.to_string()))
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { backend: "openflow", ..Summary::default() }
     }
 
     fn flows_text(&self) -> Option<String> {
