@@ -5,7 +5,7 @@ use oxbow_abi::{
     field::{INPORT, OUTPORT},
     reason::Reason,
     stats::total,
-    topology::{CHUNK, ChunkKey, MEMBER_CHASSIS, Members, PORT_LOCAL, VIF_LOCALPORT},
+    topology::{CHUNK, ChunkKey, MEMBER_CHASSIS, Members, PORT_LOCAL, PORT_UNSERVED, VIF_LOCALPORT},
 };
 
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 /// Ranks: local ports, and chassis by the length of their outer headers. Members of one rank are served before those of the next, because outer headers
 /// that are in the buffer can grow but not always be taken off.
 const RANKS: u32 = 5;
+
+/// The bit of local members among the ranks that have any.
+const LOCAL: u32 = 1;
 
 /// Begins the fan-out of the packet to a group.
 #[inline(always)]
@@ -92,6 +95,10 @@ fn member(skb: Context) -> Result<i32, Reason> {
         }
         if rank >= RANKS {
             s.fan_active.set(fan::NONE);
+            if s.fan_ranks.get() == 0 {
+                // All members are on other chassis, which the sender has served.
+                return Err(Reason::GroupEmpty);
+            }
             next_copy(s);
             return Ok(0);
         }
@@ -133,13 +140,15 @@ fn member(skb: Context) -> Result<i32, Reason> {
     }
     let port = output::lookup(s, member)?;
     if port.kind != PORT_LOCAL {
-        // Released since the group was written.
-        return Err(Reason::PortNotBound);
+        s.fan_ranks.set(s.fan_ranks.get() | LOCAL);
+        // Of a kind that is not served, or released since the group was written.
+        return Err(if port.kind == PORT_UNSERVED { Reason::PortNotServed } else { Reason::PortNotBound });
     }
     if s.tunnelled.get() != 0 && port.flags & VIF_LOCALPORT != 0 {
         // The sender's chassis has an instance of the localport of its own, which got the packet there.
         return Ok(0);
     }
+    s.fan_ranks.set(s.fan_ranks.get() | LOCAL);
     s.word[usize::from(OUTPORT)].set(member);
     output::local(s, &port)?;
     Ok(0)

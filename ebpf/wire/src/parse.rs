@@ -80,15 +80,14 @@ pub fn parse<F: Frame>(frame: &F, base: u32, tag: u32, v: &mut [u32; VECTOR]) ->
     let mut layout = Layout::default();
     let mut eth_type = be16(t0, t1);
     let mut tci = tag;
-    let mut seen = u32::from(tag != 0);
     let mut at = base + 14;
-    while seen < 2 && is_vlan(eth_type) {
-        let Some([c0, c1, e0, e1]) = frame.load::<4>(at) else { break };
-        if seen == 0 {
-            tci = be16(c0, c1) | VLAN_PRESENT;
-        }
-        seen += 1;
-        layout.tags += 1;
+    // One tag is looked at, as by Open vSwitch (other_config:vlan-limit, default 1): behind it another one is an Ethernet type like any other.
+    if tag == 0
+        && is_vlan(eth_type)
+        && let Some([c0, c1, e0, e1]) = frame.load::<4>(at)
+    {
+        tci = be16(c0, c1) | VLAN_PRESENT;
+        layout.tags = 1;
         eth_type = be16(e0, e1);
         at += 4;
     }

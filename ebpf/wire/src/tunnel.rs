@@ -120,7 +120,7 @@ pub fn geneve<F: Frame>(frame: &F, at: u32) -> Result<Geneve, Reason> {
     }
     let inner = at + 8 + options;
     let mut walk = Options { at: at + 8, end: inner, option: 0, found: 0, bad: 0 };
-    frame.repeat(OPTIONS + 1, &mut walk);
+    frame.repeat(OPTIONS, &mut walk);
     if walk.bad != 0 || walk.found == 0 || walk.at != inner {
         return Err(BAD);
     }

@@ -13,7 +13,7 @@ use oxbow_backend_bpf::kernel::{Config, HookChoice, Role, Sizes};
 use oxbow_backend_bpf::{Backend, Limits};
 use oxbow_pipeline::ir::{ChassisId, DatapathKey, Location, PortKey};
 use oxbow_pipeline::reference::{Arrival, Destination, Output};
-use oxbow_testkit::frames::Frames;
+use oxbow_testkit::frames::{Frames, Received};
 use oxbow_testkit::{Netns, artifacts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -25,13 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one more than must come is waited for. It is in the same run of the kernel's receive loop as the others.
 const GRACE: Duration = Duration::from_millis(0);
 /// Index and name of the underlay device.
-const UNDERLAY: u32 = 50;
+pub(crate) const UNDERLAY: u32 = 50;
 /// `struct __sk_buff` (linux/bpf.h): its size, and where the interface index is.
-const SKB_CONTEXT: usize = 192;
-const SKB_IFINDEX: usize = 40;
+pub(crate) const SKB_CONTEXT: usize = 192;
+pub(crate) const SKB_IFINDEX: usize = 40;
 /// Answers of a classifier (linux/pkt_cls.h).
-const TC_ACT_SHOT: u32 = 2;
-const TC_ACT_REDIRECT: u32 = 7;
+pub(crate) const TC_ACT_SHOT: u32 = 2;
+pub(crate) const TC_ACT_REDIRECT: u32 = 7;
+pub(crate) const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// Ethernet's shortest frame, without its checksum.
 const MINIMUM: usize = 60;
 /// A VLAN tag.
@@ -200,13 +201,14 @@ impl Kernel {
             }
             Arrival::Port { .. } => bail!("a port is no device"),
         }
+        self.hear(expected)
+    }
+
+    /// What comes out, sorted.
+    fn hear(&self, expected: usize) -> Result<Vec<Out>> {
         let mut found = Vec::new();
         while let Some(received) = self.ears.receive(if found.len() < expected { PATIENCE } else { GRACE })? {
-            found.push(if received.ifindex == UNDERLAY {
-                decapsulate(&received.frame)?
-            } else {
-                Out::Device(received.ifindex, received.frame)
-            });
+            found.push(heard(received)?);
         }
         found.sort();
         Ok(found)
@@ -245,9 +247,7 @@ impl Kernel {
         let redirected = ran.return_value == TC_ACT_REDIRECT;
         let copies = expected.len().saturating_sub(usize::from(redirected));
         while let Some(received) = self.ears.receive(if found.len() < copies { PATIENCE } else { GRACE })? {
-            let underlay = received.ifindex == UNDERLAY;
-            let frame = received.frame;
-            found.push(if underlay { decapsulate(&frame)? } else { Out::Device(received.ifindex, frame) });
+            found.push(heard(received)?);
         }
         // What is expected and has not left as a copy must be the answer, and nothing else may be.
         let mut left: Vec<&Out> = expected.iter().collect();
@@ -274,6 +274,33 @@ impl Kernel {
         Ok(TestRun::Disagreed(format!(
             "answer {answer}, buffer {data:02x?}, copies {found:02x?}, expected {expected:02x?}"
         )))
+    }
+
+    /// The loaded programs and their maps, for what needs no namespace.
+    pub(crate) fn backend(&mut self) -> Result<&mut Backend> {
+        self.backend.as_mut().context("no backend")
+    }
+
+    /// Runs `work` in the hypervisor's namespace, with its backend and the ears of all guests and of the underlay.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, and what `work` returns.
+    pub(crate) fn inside<T: Send>(
+        &mut self,
+        work: impl FnOnce(&mut Backend, &Frames) -> Result<T> + Send,
+    ) -> Result<T> {
+        let Kernel { backend, ears, hypervisor, .. } = self;
+        let backend = backend.as_mut().context("no backend")?;
+        hypervisor.enter(|| work(backend, ears))?
+    }
+
+    /// Throws a frame at the underlay device as it is and returns what comes out, sorted. `expected`: how many frames to wait for.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`].
+    pub(crate) fn run_outer(&mut self, frame: &[u8], expected: usize) -> Result<Vec<Out>> {
+        self.underlay.send(frame)?;
+        self.hear(expected)
     }
 
     /// Forgets addresses that the programs learned: each packet is judged by itself.
@@ -349,7 +376,17 @@ fn many(ns: &Netns, batch: &str) -> Result<()> {
     Ok(())
 }
 
-fn ip4(hypervisor: usize) -> Ipv4Addr {
+/// A frame that the ears heard, without its outer headers.
+pub(crate) fn heard(received: Received) -> Result<Out> {
+    if received.ifindex == UNDERLAY {
+        decapsulate(&received.frame)
+    } else {
+        Ok(Out::Device(received.ifindex, received.frame))
+    }
+}
+
+/// Tunnel address of a hypervisor.
+pub(crate) fn ip4(hypervisor: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, hypervisor as u8 + 1)
 }
 
@@ -359,7 +396,7 @@ fn address(hypervisor: usize) -> Address {
     address
 }
 
-fn decapsulate(frame: &[u8]) -> Result<Out> {
+pub(crate) fn decapsulate(frame: &[u8]) -> Result<Out> {
     ensure!(frame.len() >= OUTER, "a frame of {} bytes on the underlay: {frame:02x?}", frame.len());
     let word = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
     let half = |at: usize| word(at - 2) & 0xffff;

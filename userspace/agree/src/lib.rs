@@ -14,6 +14,7 @@
 pub mod cloud;
 pub mod compare;
 pub mod generator;
+pub mod hostile;
 pub mod kernel;
 pub mod microflow;
 pub mod random;

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use oxbow_agree::session::{Session, Tally};
-use oxbow_agree::topology;
+use oxbow_agree::{hostile, topology};
 use oxbow_testkit::OvsdbServer;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +34,10 @@ struct Args {
     /// How many random clouds.
     #[arg(long, default_value_t = 10)]
     topologies: usize,
+    /// Instead: this many hostile frames, spread evenly over the clouds (every header cut and changed at every byte, nested tags, wrong Geneve
+    /// options), through the loaded programs beside the reference: no wrong delivery, no unexplained drop.
+    #[arg(long, value_name = "FRAMES")]
+    hostile: Option<u64>,
     /// Seed of clouds and packets: the same seed, the same run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,6 +70,9 @@ fn run(args: &Args) -> Result<bool> {
         bail!("the judge makes network namespaces and loads eBPF programs: run as root");
     }
     let contents = contents(args)?;
+    if let Some(frames) = args.hostile {
+        return hostile(args, &contents, frames);
+    }
     let mut sum = Tally::default();
     let start = Instant::now();
     let share = args.packets.div_ceil(contents.len());
@@ -103,6 +110,46 @@ fn run(args: &Args) -> Result<bool> {
     }
     println!("agree: topologies {}, packets {}, disagreements {}", contents.len(), sum.packets, sum.disagreements);
     Ok(sum.disagreements == 0)
+}
+
+/// Hostile frames.
+fn hostile(args: &Args, contents: &[Contents], frames: u64) -> Result<bool> {
+    if args.hypervisors < 2 {
+        bail!("--hostile needs at least two hypervisors: frames are thrown at the underlay too");
+    }
+    let mut sum = hostile::Tally::default();
+    let start = Instant::now();
+    let share = frames.div_ceil(contents.len() as u64);
+    for (n, cloud) in contents.iter().enumerate() {
+        let seed = args.seed.wrapping_mul(1_000_003).wrapping_add(n as u64);
+        let show = (args.show as u64).saturating_sub(sum.disagreements);
+        let mut session = Session::start(args.hypervisors.into(), |nb| cloud.fill(nb))
+            .with_context(|| format!("cloud {}", cloud.name))?;
+        let say = |tally: &hostile::Tally| {
+            println!(
+                "{:>5} s  {:<24} {:>9} test runs, {:>8} over devices, {:>9} delivered, {:>9} the host's, {} disagreements",
+                start.elapsed().as_secs(),
+                cloud.name,
+                tally.test_runs,
+                tally.wire,
+                tally.delivered,
+                tally.host,
+                tally.disagreements
+            );
+        };
+        let tell = |text: &str| println!("--- {}{text}", cloud.explain());
+        let tally = hostile::judge(&mut session, share, seed, show, tell, say)
+            .with_context(|| format!("cloud {}", cloud.name))?;
+        say(&tally);
+        sum += tally;
+    }
+    for (reason, n) in &sum.drops {
+        println!("dropped, as the reference says: {n:>9} {reason}");
+    }
+    println!("frames that the kernel runs no program on: {}", sum.refused);
+    let (runs, wire, wrong) = (sum.test_runs, sum.wire, sum.disagreements);
+    println!("hostile: {runs} test runs, {wire} over devices, disagreements {wrong}");
+    Ok(wrong == 0)
 }
 
 fn contents(args: &Args) -> Result<Vec<Contents>> {

@@ -88,10 +88,10 @@ impl fmt::Display for KernelDisagreement<'_> {
 
 /// A cloud with its judges.
 pub struct Session {
-    south: Southbound,
+    pub(crate) south: Southbound,
     trace: Trace,
-    cloud: Cloud,
-    kernels: Vec<Kernel>,
+    pub(crate) cloud: Cloud,
+    pub(crate) kernels: Vec<Kernel>,
     // Below what uses them.
     _central: Central,
     _ns: Netns,

@@ -17,12 +17,13 @@ use runner::Counts;
 ///
 /// Phases, in order: setup, build, ebpf (the object), ring0 (unit and property tests, and the eBPF programs run on packets in the
 /// kernel), doc (examples in the documentation), ring1 (whole clouds in network namespaces, and the source tree's own rules), parity
-/// (our northd against ovn-northd) and agree (the datapath against ovn-trace), both in their short forms, and vm (the verifiers of Linux
-/// 6.1 and, if it can be had, a newer kernel take the programs). A failing test phase does not keep the next from running. Needs root.
+/// (our northd against ovn-northd), agree (the datapath against ovn-trace) and hostile (damaged packets through the programs), all in
+/// their short forms, and vm (the verifiers of Linux 6.1 and, if it can be had, a newer kernel take the programs). A failing test phase does
+/// not keep the next from running. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Run only these phases, after setup, build and ebpf; may be given several times.
-    #[arg(long, value_name = "PHASE", value_parser = ["ring0", "doc", "ring1", "parity", "agree", "vm"])]
+    #[arg(long, value_name = "PHASE", value_parser = ["ring0", "doc", "ring1", "parity", "agree", "hostile", "vm"])]
     only: Vec<String>,
     /// Only tests whose name contains this.
     #[arg(value_name = "NAME")]
@@ -49,11 +50,14 @@ const PHASES: &[Phase] = &[
     Phase { name: "ring1", what: "clouds in namespaces, the tree's own rules", run: ring1 },
     Phase { name: "parity", what: "oxbow-northd against ovn-northd", run: parity },
     Phase { name: "agree", what: "the datapath against ovn-trace", run: agree },
+    Phase { name: "hostile", what: "hostile packets through the programs", run: hostile },
     Phase { name: "vm", what: "the programs on Linux 6.1 and a newer kernel", run: vm },
 ];
 
 /// How short the short form of `agree` is.
 const AGREE: &[&str] = &["agree", "--hypervisors", "2", "--packets", "2000", "--seed", "1"];
+/// How short the short form of the hostile packets is.
+const HOSTILE: &[&str] = &["agree", "--hostile", "150000", "--topologies", "6", "--seed", "1"];
 
 /// What of `vm` is quick: the gate.
 const VM: &[&str] = &["vm", "--ring", "load", "--kernel", "6.1", "--also", "new"];
@@ -204,6 +208,10 @@ fn parity(context: &Context) -> Result<Counts> {
 
 fn agree(context: &Context) -> Result<Counts> {
     runner::verdict(Command::new(&context.xtask).args(AGREE), "agree:")
+}
+
+fn hostile(context: &Context) -> Result<Counts> {
+    runner::verdict(Command::new(&context.xtask).args(HOSTILE), "hostile:")
 }
 
 fn vm(context: &Context) -> Result<Counts> {

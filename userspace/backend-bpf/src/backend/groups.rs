@@ -108,12 +108,17 @@ fn rank(members: &Members) -> u64 {
     if members.from == NEVER { 0 } else { u64::from(members.from) + 1 }
 }
 
-/// Ports of this chassis and chassis with ports: everybody who gets a copy.
+/// Ports of this chassis and chassis with ports: everybody who gets a copy. Ports of kinds that are not served are members too, wherever they
+/// are: that they get none is counted, copy by copy.
 fn members(program: &Program, datapath: DatapathKey, group: GroupKey) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let Some(group) = program.group(datapath, group) else { return found };
     for &key in &group.members {
-        let Some(port) = program.port(datapath, key).filter(|port| port.kind.is_served()) else { continue };
+        let Some(port) = program.port(datapath, key) else { continue };
+        if !port.kind.is_served() {
+            found.insert(key.0);
+            continue;
+        }
         match port.location {
             Location::Local { .. } => {
                 found.insert(key.0);

@@ -91,7 +91,7 @@ pub enum Reason {
     NoDatapath,
     /// `output` with an empty outport.
     NoOutport,
-    /// There is no such port or group.
+    /// There is no such port.
     PortUnknown,
     /// The port is bound to no chassis.
     PortNotBound,
@@ -101,7 +101,7 @@ pub enum Reason {
     Loopback,
     /// From a localport, and would leave the chassis.
     LocalOnly,
-    /// The group has no members here.
+    /// The group has no members here, or is not known.
     GroupEmpty,
     /// Shorter than an Ethernet header.
     Truncated,

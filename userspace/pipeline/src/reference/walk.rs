@@ -318,7 +318,8 @@ impl Walk<'_> {
     fn fan_out(&mut self, datapath: DatapathKey, key: GroupKey, packet: &Packet, by: Option<LflowId>, depth: usize) {
         let outport = PortKey(key.0);
         let Some(group) = self.program.group(datapath, key).cloned() else {
-            return self.drop_packet(Reason::PortUnknown, by, outport);
+            // A group that is not known has no members here.
+            return self.drop_packet(Reason::GroupEmpty, by, outport);
         };
         let mut chassis = BTreeSet::new();
         let mut reached = false;
