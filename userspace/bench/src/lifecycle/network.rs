@@ -73,7 +73,8 @@ impl Network {
             Change::Acl(number) => {
                 use nb::acl as t;
                 let row = transaction.insert(t::TABLE).set(t::DIRECTION, "to-lport").set(t::PRIORITY, 1000);
-                let row = row.set(t::MATCH, format!("ip4 && udp.dst == {}", 1024 + number)).set(t::ACTION, "drop").uuid();
+                let row =
+                    row.set(t::MATCH, format!("ip4 && udp.dst == {}", 1024 + number)).set(t::ACTION, "drop").uuid();
                 let _ = transaction.mutate(ls::TABLE, self.switch).insert(ls::ACLS, [row]);
             }
         }

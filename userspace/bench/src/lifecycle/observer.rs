@@ -135,7 +135,8 @@ impl Observer {
         let columns = vec![t::NAME.any(), t::OFPORT.any(), t::EXTERNAL_IDS.any()];
         self.watch(ovs::DATABASE, remote, columns, move |change| {
             if let Some(row) = change.new.as_deref() {
-                let installed = row.get(t::EXTERNAL_IDS).get("ovn-installed").is_some_and(|text| text.as_str() == "true");
+                let installed =
+                    row.get(t::EXTERNAL_IDS).get("ovn-installed").is_some_and(|text| text.as_str() == "true");
                 let name = row.get(t::NAME).as_str().to_owned();
                 return Some(Fact::Interface { host, name, ofport: row.get(t::OFPORT), installed });
             }

@@ -18,11 +18,8 @@ use crate::report::Bound;
 use crate::session::Session;
 
 /// Who competes: name, northd, hypervisors.
-const CONTENDERS: [(&str, Northd, Node); 3] = [
-    (OXBOW, Northd::Oxbow, Node::Oxbow),
-    (MIXED, Northd::Stock, Node::Oxbow),
-    (STOCK, Northd::Stock, Node::Stock),
-];
+const CONTENDERS: [(&str, Northd, Node); 3] =
+    [(OXBOW, Northd::Oxbow, Node::Oxbow), (MIXED, Northd::Stock, Node::Oxbow), (STOCK, Northd::Stock, Node::Stock)];
 const OXBOW: &str = "Oxbow";
 const MIXED: &str = "oxbow-node under ovn-northd";
 const STOCK: &str = "stock OVN";
@@ -82,7 +79,8 @@ pub(super) fn run(session: &mut Session, case: Case) -> Result<()> {
         contest = contest.figure(faster(step));
     }
     contest = contest.figure(cpu("plug: CPU of northd and both hypervisors' daemons"));
-    for step in ["del-port → binding released", "del-port → down in NB", "del-port → last packet tunnelled to it"] {
+    for step in ["del-port → binding released", "del-port → down in NB", "del-port → last packet tunnelled to it"]
+    {
         contest = contest.figure(faster(step));
     }
     contest = contest.figure(cpu("unplug: CPU of northd and both hypervisors' daemons"));
@@ -165,18 +163,19 @@ impl Site {
         let mut values = Self::while_doing(
             || self.cloud.plug(port),
             || {
-                let numbered = wait("ofport", &|fact| {
-                    matches!(fact, Fact::Interface { host: HERE, name, ofport: Some(number), .. } if name == device && *number > 0)
-                })?;
-                let bound = wait("Port_Binding.chassis", &|fact| {
-                    matches!(fact, Fact::Binding { port: bound, chassis: Some(_), .. } if bound == port)
-                })?;
-                let installed = wait("ovn-installed", &|fact| {
-                    matches!(fact, Fact::Interface { host: HERE, name, installed: true, .. } if name == device)
-                })?;
-                let up = wait("up in NB", &|fact| {
-                    matches!(fact, Fact::Port { name, up: Some(true) } if name == port)
-                })?;
+                let numbered = wait(
+                    "ofport",
+                    &|fact| matches!(fact, Fact::Interface { host: HERE, name, ofport: Some(number), .. } if name == device && *number > 0),
+                )?;
+                let bound = wait(
+                    "Port_Binding.chassis",
+                    &|fact| matches!(fact, Fact::Binding { port: bound, chassis: Some(_), .. } if bound == port),
+                )?;
+                let installed = wait(
+                    "ovn-installed",
+                    &|fact| matches!(fact, Fact::Interface { host: HERE, name, installed: true, .. } if name == device),
+                )?;
+                let up = wait("up in NB", &|fact| matches!(fact, Fact::Port { name, up: Some(true) } if name == port))?;
                 let answered = echo.answered_after(start, PATIENCE)?;
                 Ok([numbered, bound, installed, up, answered].map(|at| milliseconds(start, at)).to_vec())
             },
@@ -193,15 +192,18 @@ impl Site {
         let mut values = Self::while_doing(
             || self.cloud.unplug(port),
             || {
-                wait("the interface's end", &|fact| {
-                    matches!(fact, Fact::InterfaceGone { host: HERE, name } if name == device)
-                })?;
-                let released = wait("the binding's end", &|fact| {
-                    matches!(fact, Fact::Binding { port: bound, chassis: None, .. } if bound == port)
-                })?;
-                let down = wait("down in NB", &|fact| {
-                    matches!(fact, Fact::Port { name, up: Some(false) | None } if name == port)
-                })?;
+                wait(
+                    "the interface's end",
+                    &|fact| matches!(fact, Fact::InterfaceGone { host: HERE, name } if name == device),
+                )?;
+                let released = wait(
+                    "the binding's end",
+                    &|fact| matches!(fact, Fact::Binding { port: bound, chassis: None, .. } if bound == port),
+                )?;
+                let down = wait(
+                    "down in NB",
+                    &|fact| matches!(fact, Fact::Port { name, up: Some(false) | None } if name == port),
+                )?;
                 Ok([released, down].map(|at| milliseconds(start, at)).to_vec())
             },
         )?;

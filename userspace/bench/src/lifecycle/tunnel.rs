@@ -55,6 +55,7 @@ impl Drop for Tunnel {
 
 /// Whether an Ethernet frame carries UDP to Geneve's port (RFC 8926) and in it one of our requests or answers.
 fn is_tunnelled(frame: &[u8]) -> bool {
-    let is_geneve = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17) && frame.get(36..38) == Some(&[0x17, 0xc1]);
+    let is_geneve =
+        frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17) && frame.get(36..38) == Some(&[0x17, 0xc1]);
     is_geneve && frame.windows(COOKIE.len()).any(|part| part == COOKIE)
 }

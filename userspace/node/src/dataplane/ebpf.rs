@@ -286,7 +286,7 @@ impl Dataplane for Ebpf {
         self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
     }
 
-    fn activate(&mut self) -> Result<(), DataplaneError> {
+    fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
         let strays = self.backend.activate().map_err(|error| attach_error("a device", &error))?;
         self.active = true;
         for stray in strays {

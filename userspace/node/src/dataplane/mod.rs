@@ -187,12 +187,12 @@ pub trait Dataplane: Devices {
     /// What the maps say.
     fn commit(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) -> Result<(), DataplaneError>;
 
-    /// Lets the attached devices run what was committed. Until then devices that a former process served go on with its policy, and others
+    /// Lets the attached devices run what was committed, which is this program. Until then devices that a former process served go on with its policy, and others
     /// pass nothing.
     ///
     /// # Errors
     /// What attaching says.
-    fn activate(&mut self) -> Result<(), DataplaneError>;
+    fn activate(&mut self, program: &Program) -> Result<(), DataplaneError>;
 
     /// Whether [`Dataplane::activate`] has been called.
     fn is_active(&self) -> bool;
@@ -309,7 +309,7 @@ pub mod fake {
             Ok(())
         }
 
-        fn activate(&mut self) -> Result<(), DataplaneError> {
+        fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
             self.active = true;
             Ok(())
         }

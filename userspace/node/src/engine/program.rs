@@ -225,7 +225,7 @@ impl Engine {
         if dataplane.is_active() || !is_whole {
             return false;
         }
-        match dataplane.activate() {
+        match dataplane.activate(self.world.compiler().program()) {
             Ok(()) => {
                 tracing::info!(target: "dataplane", "the dataplane is in force");
                 LFLOW_RUN.hit();

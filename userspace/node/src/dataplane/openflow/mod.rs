@@ -37,8 +37,6 @@ pub struct OpenFlow {
     is_dry: bool,
     /// Why there is no session.
     trouble: Option<String>,
-    /// What the bridge holds is not known to be what it was given.
-    is_unsure: bool,
     wiring: Wiring,
     peers: Vec<Peer>,
     is_active: bool,
@@ -72,7 +70,6 @@ impl OpenFlow {
             sessions: 0,
             is_dry: false,
             trouble: None,
-            is_unsure: false,
             wiring: Wiring::default(),
             peers: Vec::new(),
             is_active: false,
@@ -92,7 +89,7 @@ impl OpenFlow {
                 self.session = Some(session);
                 self.trouble = None;
                 // A bridge that was not there a moment ago has lost what it was given.
-                self.is_unsure = true;
+                self.backend.distrust();
                 Ok(())
             }
             Err(error) => {
@@ -149,14 +146,12 @@ impl OpenFlow {
     }
 
     /// Puts in force what was followed.
-    fn flush(&mut self) -> Result<(), DataplaneError> {
+    fn flush(&mut self, program: &Program) -> Result<(), DataplaneError> {
         if self.is_dry {
             return Ok(());
         }
-        let done = if self.is_unsure { self.backend.resync() } else { self.backend.flush() };
-        match done {
+        match self.backend.flush(program) {
             Ok(done) => {
-                self.is_unsure = false;
                 tracing::debug!(
                     target: "ofctrl",
                     "bundle: {} flows written, {} deleted, {} groups",
@@ -239,12 +234,12 @@ impl Dataplane for OpenFlow {
         // Whatever becomes of the bridge: the difference is told once.
         self.backend.follow(program, changes, cookies);
         self.connect()?;
-        if self.is_active { self.flush() } else { Ok(()) }
+        if self.is_active { self.flush(program) } else { Ok(()) }
     }
 
-    fn activate(&mut self) -> Result<(), DataplaneError> {
+    fn activate(&mut self, program: &Program) -> Result<(), DataplaneError> {
         self.connect()?;
-        self.flush()?;
+        self.flush(program)?;
         self.is_active = true;
         Ok(())
     }
