@@ -17,10 +17,12 @@
 //! | [`verdict`] | the verdict cache: keys, results, guards |
 //! | [`learning`] | the MAC table (OVN's FDB) and its events |
 //! | [`reason`] | why a packet was dropped; the kernel's error enum is its verdict |
+//! | [`monitor`] | what listeners and dry runs are told |
 //! | [`stats`] | counters, events, the per-CPU scratch slot's sizes |
 
 pub mod field;
 pub mod learning;
+pub mod monitor;
 pub mod op;
 pub mod reason;
 pub mod rule;

@@ -18,6 +18,7 @@ use crate::{
     count,
     maps::{OX_DENIED, OX_FDB_GENERATIONS, OX_GUARDS, OX_VERDICTS},
     scratch::{Scratch, at},
+    seen,
     skb::{self, Context, Direct},
     tunnel,
 };
@@ -53,9 +54,9 @@ fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation
     true
 }
 
-/// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk.
+/// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk. `told`: somebody listens to what is forwarded.
 #[inline(always)]
-pub fn forward(skb: Context, s: &Scratch, frame: &Direct, inner: u32) -> Option<Result<i32, Reason>> {
+pub fn forward(skb: Context, s: &Scratch, frame: &Direct, inner: u32, told: bool) -> Option<Result<i32, Reason>> {
     let verdict = OX_VERDICTS.get_ptr_mut(s.key())?;
     // SAFETY: an entry of an LRU map stays readable memory; if it is evicted and reused while we look, we may read another flow's verdict
     // with that flow's guards: one packet goes where the other flow's go. The kernel reuses elements only under memory pressure of the map and after
@@ -69,6 +70,9 @@ pub fn forward(skb: Context, s: &Scratch, frame: &Direct, inner: u32) -> Option<
     v.hits += 1;
     v.bytes += u64::from(len);
     count::totals(total::CACHE_HIT, len);
+    if told {
+        seen::hit(skb, s, v, inner);
+    }
     Some(apply(skb, v, frame, inner))
 }
 

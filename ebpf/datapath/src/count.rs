@@ -10,6 +10,7 @@ use oxbow_abi::{
 use crate::{
     maps::{OX_DROPS, OX_EVENTS, OX_LFLOWS, OX_STATE, OX_TOTALS},
     scratch::Scratch,
+    seen,
     skb::{self, Context},
 };
 
@@ -39,9 +40,9 @@ pub fn lflow(index: u32, bytes: u32) {
     }
 }
 
-/// Counts a drop: the one place where a reason becomes an action.
+/// Counts a drop of the frame at `at` in the buffer: the one place where a reason becomes an action.
 #[inline(always)]
-pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32) -> i32 {
+pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32, at: u32, cached: bool) -> i32 {
     add(OX_DROPS.get_ptr_mut(reason as u32), skb::len(skb));
     #[cfg(feature = "debug-log")]
     ox_log(reason as u32, datapath, inport, lflow);
@@ -50,6 +51,7 @@ pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: 
     {
         event(skb, reason as u32, lflow, datapath, inport);
     }
+    seen::dropped(skb, reason, lflow, at, cached);
     TC_ACT_SHOT as i32
 }
 
@@ -69,12 +71,17 @@ pub extern "C" fn ox_log(reason: u32, datapath: u32, inport: u32, lflow: u32) ->
     0
 }
 
-/// Counts the drop of a frame before, or instead of, its walk; the slot says where it came from.
+/// Counts the drop of a frame before, or instead of, its walk; the slot says where it came from. The frame is at `at` in the buffer.
 #[inline(always)]
-pub fn rejected(skb: Context, reason: Reason) -> i32 {
+pub fn rejected(skb: Context, reason: Reason, at: u32) -> i32 {
     match Scratch::get() {
-        Some(s) => dropped(skb, reason, s.reason_lflow.get(), s.datapath.get(), s.word[usize::from(INPORT)].get()),
-        None => dropped(skb, reason, 0, 0, 0),
+        Some(s) => {
+            let (datapath, inport) = (s.datapath.get(), s.word[usize::from(INPORT)].get());
+            let cached = s.denied_hit.get() != 0;
+            s.denied_hit.set(0);
+            dropped(skb, reason, s.reason_lflow.get(), datapath, inport, at, cached)
+        }
+        None => dropped(skb, reason, 0, 0, 0, at, false),
     }
 }
 

@@ -16,6 +16,7 @@ mod maps;
 mod ops;
 mod output;
 mod scratch;
+mod seen;
 mod skb;
 mod tunnel;
 mod underlay;

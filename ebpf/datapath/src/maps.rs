@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use oxbow_abi::{
     learning::{FDB_GENERATIONS, Fdb, FdbKey},
+    monitor::{Listen, Pace},
     op::Block,
     reason::REASONS,
     rule::{NarrowKey, Rule, Table, Tuple, WideKey},
@@ -90,6 +91,15 @@ pub static OX_BUCKETS: LruHashMap<u64, Bucket> = LruHashMap::pinned(16_384, 0);
 /// Events to user space.
 #[map]
 pub static OX_EVENTS: RingBuf = RingBuf::pinned(1 << 20, 0);
+/// Packets, to those who listen.
+#[map]
+pub static OX_MONITOR: RingBuf = RingBuf::pinned(1 << 19, 0);
+/// What they want told.
+#[map]
+pub static OX_LISTEN: Array<Listen> = Array::pinned(1, 0);
+/// How fast each CPU tells.
+#[map]
+pub static OX_PACE: PerCpuArray<Pace> = PerCpuArray::pinned(1, 0);
 /// What this CPU last found in `OX_VIFS`, by the lower bits of the interface index: a tenth of the cost of a hash look-up.
 #[map]
 pub static OX_VIF_CACHE: PerCpuArray<KnownVif> = PerCpuArray::with_max_entries(KNOWN_VIFS, 0);

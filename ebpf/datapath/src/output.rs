@@ -12,6 +12,7 @@ use crate::{
     cache, count, fanout,
     maps::{OX_CHASSIS, OX_PORTS},
     scratch::{EGRESS, Scratch, copy, fan, masked, phase},
+    seen,
     skb::{self, Context},
     tunnel,
     walk::{decode, encode, enter_egress, last_copy, next_copy},
@@ -92,7 +93,7 @@ fn migrating(skb: Context, s: &Scratch, additional: u32, outport: u32) {
     }
     s.cacheable.set(0);
     if let Err(reason) = tunnel_copy(skb, additional, outport) {
-        count::rejected(skb, reason);
+        count::rejected(skb, reason, s.base.get() + s.encapsulated.get());
     }
 }
 
@@ -124,6 +125,7 @@ fn remote(skb: Context) -> Result<i32, Reason> {
     decode(writeback::ox_write_back(skb))?;
     let ifindex = decode(tunnel::ox_encapsulate(skb, chassis, s.datapath.get(), option))?;
     count::totals(total::TUNNEL_TX, skb::len(skb));
+    seen::tunnelled(skb, chassis, s.encapsulated.get());
     s.action.set(skb::redirect(ifindex as u32));
     s.outputs.set(s.outputs.get() + 1);
     next_copy(s);
@@ -161,6 +163,7 @@ fn send_copy(skb: Context, chassis: u32, outport: u32) -> Result<i32, Reason> {
     let ifindex = decode(tunnel::ox_encapsulate(skb, chassis, s.datapath.get(), option(s, outport)))?;
     s.outputs.set(s.outputs.get() + 1);
     count::totals(total::TUNNEL_TX, skb::len(skb));
+    seen::tunnelled(skb, chassis, s.encapsulated.get());
     skb::clone_redirect(skb, ifindex as u32)?;
     Ok(0)
 }
@@ -191,6 +194,7 @@ fn deliver(skb: Context) -> Result<i32, Reason> {
         skb::push_vlan(skb, vlan)?;
     }
     count::totals(total::VIF_TX, skb::len(skb));
+    seen::delivered(skb, ifindex);
     if last {
         s.action.set(skb::redirect(ifindex));
     } else {

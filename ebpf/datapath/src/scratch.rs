@@ -194,6 +194,8 @@ pub struct Scratch {
     pub reason: Cell<u32>,
     /// Logical flow of the last drop.
     pub reason_lflow: Cell<u32>,
+    /// The frame is dropped by a cached denial.
+    pub denied_hit: Cell<u32>,
     /// What the program returns.
     pub action: Cell<i32>,
     /// Guards so far.

@@ -262,6 +262,9 @@ pub fn redirect(ifindex: u32) -> i32 {
 /// A copy of the frame leaves by this device now.
 #[inline(always)]
 pub fn clone_redirect(skb: Context, ifindex: u32) -> Result<(), Reason> {
+    if crate::seen::dry() {
+        return Ok(());
+    }
     // SAFETY: valid context.
     if unsafe { bpf_clone_redirect(skb, ifindex, 0) } == 0 { Ok(()) } else { Err(Reason::OutputFailed) }
 }

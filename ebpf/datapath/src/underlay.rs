@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use oxbow_abi::{
+    monitor::STATE_TELL_FORWARDED,
     field::{FLAGS, INPORT, OUTPORT, flag},
     reason::Reason,
     stats::total,
@@ -39,7 +40,7 @@ pub fn receive(skb: Context) -> i32 {
     let outcome = if result == cache::SEND { tunnel::send(skb) } else { decode(result) };
     match outcome {
         Ok(action) => action,
-        Err(reason) => count::rejected(skb, reason),
+        Err(reason) => count::rejected(skb, reason, Scratch::get().map_or(0, |s| s.base.get())),
     }
 }
 
@@ -85,17 +86,22 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     s.reason_lflow.set(0);
     if OX_PEERS.get_ptr(s.peer_key()).is_none() {
         outer::anybody(peer);
+        s.base.set(0);
         return if OX_PEERS.get_ptr(s.peer_key()).is_some() { Err(Reason::UnknownPeer) } else { pass() };
     }
     let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
     // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.
     let version = unsafe { (&raw const (*state).version).read_volatile() };
     if version == 0 {
+        s.base.set(0);
         return Err(Reason::NoPolicy);
     }
+    // SAFETY: as above; whoever begins to listen is told from some packet on.
+    let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
     let geneve = match outer::plain(&frame, header) {
         Some(geneve) => geneve,
         None => {
+            s.base.set(0);
             decode(ox_geneve(skb, header))?;
             outer::Geneve { vni: s.datapath.get(), option: s.send_option.get(), inner: s.base.get() }
         }
@@ -106,11 +112,15 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     let key = s.new_key(geneve.vni | KEY_TUNNEL, inport | outport << 16);
     let quick = key::of_frame(&frame, geneve.inner, 0, key);
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, s, &frame, geneve.inner) {
+        if let Some(result) = cache::forward(skb, s, &frame, geneve.inner, told) {
             return result;
         }
         if let Some(denial) = cache::deny(skb, s) {
             s.reason_lflow.set(denial.lflow);
+            s.denied_hit.set(1);
+            s.base.set(geneve.inner);
+            s.word[usize::from(INPORT)].set(inport);
+            s.word[usize::from(OUTPORT)].set(outport);
             return Err(denial.reason);
         }
     }

@@ -1,6 +1,7 @@
 //! TC ingress of a VIF: the fast path, and the way into the walk.
 
 use oxbow_abi::{
+    monitor::STATE_TELL_FORWARDED,
     field::{ETH_DST, INPORT, IP6_LABEL, WORDS, flag},
     reason::Reason,
     stats::total,
@@ -47,7 +48,7 @@ pub fn receive(skb: Context) -> i32 {
     let outcome = if result == cache::SEND { tunnel::send(skb) } else { decode(result) };
     match outcome {
         Ok(action) => action,
-        Err(reason) => count::rejected(skb, reason),
+        Err(reason) => count::rejected(skb, reason, 0),
     }
 }
 
@@ -71,6 +72,8 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     if version == 0 {
         return Err(Reason::NoPolicy);
     }
+    // SAFETY: as above; whoever begins to listen is told from some packet on.
+    let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
     let frame = Direct::new(skb, HEADERS);
     let mut tag = skb::tag(skb);
     let ifindex = skb::ifindex(skb);
@@ -94,11 +97,12 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     // A nested frame whose tag is still in the payload has its headers elsewhere: it walks. (The stack takes it out on real devices.)
     let quick = if nested != 0 && skb::tag(skb) == 0 { None } else { key::of_frame(&frame, 0, tag, key) };
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, s, &frame, 0) {
+        if let Some(result) = cache::forward(skb, s, &frame, 0, told) {
             return result;
         }
         if let Some(denial) = cache::deny(skb, s) {
             s.reason_lflow.set(denial.lflow);
+            s.denied_hit.set(1);
             return Err(denial.reason);
         }
     }

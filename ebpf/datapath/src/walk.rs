@@ -22,6 +22,7 @@ use crate::{
     maps::{OX_DATAPATHS, OX_STATE},
     ops, output,
     scratch::{EGRESS, INGRESS, Scratch, copy, copy_headers, masked, phase},
+    seen,
     skb::{self, Buffer, Context},
 };
 
@@ -219,6 +220,7 @@ fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
     }
     let lflow = s.found[0].lflow.get();
     count::lflow(lflow, skb::len(skb));
+    seen::flow(skb, lflow);
     let n = s.path_len.get();
     if (n as usize) < oxbow_abi::verdict::PATH {
         s.path[masked::<31>(n)].set(lflow);
@@ -269,7 +271,8 @@ fn fail(skb: Context, s: &Scratch, reason: Reason) {
     };
     s.reason.set(reason as u32);
     s.reason_lflow.set(lflow);
-    count::dropped(skb, reason, lflow, s.datapath.get(), s.word[usize::from(INPORT)].get());
+    let at = s.base.get() + s.encapsulated.get();
+    count::dropped(skb, reason, lflow, s.datapath.get(), s.word[usize::from(INPORT)].get(), at, false);
 }
 
 /// A copy is done: what is still open?

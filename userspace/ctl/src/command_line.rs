@@ -98,8 +98,8 @@ The packet is a microflow in ovn-trace's language; what it does not say is zero,
   oxbow trace vm1 'eth.src == 02:00:00:00:00:01 && eth.dst == 02:00:00:00:00:02 && ip4.src == 10.0.0.1 &&
                    ip4.dst == 10.0.0.2 && ip.ttl == 64 && icmp4.type == 8'
 
-eth.src and addresses that are left out are taken from the port's own addresses where it has one (so `oxbow trace vm1 arp` asks about
-an ARP packet of vm1's own). The reference interpreter runs it on the policy as the daemon has compiled it, and shows every logical
+An eth.src that is left out is the first one that the port's port security allows. Stages in which no packet of the datapath can do anything
+but go on are not walked and not shown. The reference interpreter runs it on the policy as the daemon has compiled it, and shows every logical
 flow with the registers it sets. Then the loaded programs run the same frame against the maps in force, in a copy that sends, learns,
 counts and caches nothing, and `oxbow` says whether both agree. A cached verdict that such packets follow is shown too.";
 

@@ -32,6 +32,8 @@ pub enum Command {
     Drops,
     /// A report, as JSON ([`oxbow_report`]).
     Report(Report),
+    /// `oxbow/events`: packets since a listener's last question.
+    Events(oxbow_report::events::Listen),
     /// Stop following the Southbound database.
     Pause,
     /// Go on.
@@ -63,6 +65,13 @@ pub enum Report {
     Flows(oxbow_report::flows::Wanted),
     /// `oxbow/verdicts`
     Verdicts(oxbow_report::verdicts::Wanted),
+    /// `oxbow/trace`
+    Trace {
+        /// The logical port that sends.
+        port: String,
+        /// What: a microflow.
+        packet: String,
+    },
 }
 
 /// Commands of ovn-controller that have no meaning here (yet), each answered with an error that says so.
@@ -125,6 +134,10 @@ pub fn commands() -> Commands<Command> {
     }
     all.add("oxbow/flows", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Flows(wanted(arguments)?))));
     all.add("oxbow/verdicts", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Verdicts(wanted(arguments)?))));
+    all.add("oxbow/events", "[JSON]", 0..=1, |arguments| Ok(Command::Events(wanted(arguments)?)));
+    all.add("oxbow/trace", "PORT MICROFLOW", 2..=2, |arguments| {
+        Ok(Command::Report(Report::Trace { port: arguments[0].clone(), packet: arguments[1].clone() }))
+    });
     all.add("debug/delay-nb-cfg-report", "SECONDS", 1..=1, |arguments| match arguments[0].parse() {
         Ok(seconds) => Ok(Command::DelayReport(seconds)),
         Err(_) => Err(format!("\"{}\" is not a number of seconds", arguments[0])),

@@ -1,5 +1,6 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
+use crate::audience::Audience;
 use crate::backend::Backend;
 use crate::commands::{Command, Report, commands};
 use crate::config::{Config, Identity};
@@ -11,9 +12,10 @@ use crate::engine::{POLICY_COMMIT, Surroundings};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
+use oxbow_abi::monitor::Listen as KernelListen;
 use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
 use oxbow_daemon::options::{DaemonOptions, SslOptions};
-use oxbow_daemon::unixctl::Request;
+use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Dirs, Termination, coverage, identity, memory, pidfile};
 use oxbow_ovsdb::{Client, ClientConfig, Event, TlsFiles};
 use oxbow_schema::{ovs, sb};
@@ -60,6 +62,9 @@ pub const FOREIGN_MODULES: &[&str] = &[
 const PROBE: Duration = Duration::from_secs(5);
 /// How long `exit` waits for the databases to take the farewell.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Records of packets that are heard at once.
+const HEAR: usize = 1024;
 
 /// Events of the dataplane are looked at this often at most.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
@@ -177,6 +182,12 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         events_serial: (0, 0),
         events_after: Instant::now(),
         told_status: [None, None],
+        audience: Audience::default(),
+        told: Default::default(),
+        untold: 0,
+        tales: None,
+        hear_again: false,
+        told_after: Instant::now(),
     };
     Ok(node.run(daemon, requests).await)
 }
@@ -265,6 +276,24 @@ pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A descriptor that the runtime watches.
+fn watched(descriptor: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open and the same descriptor as long as it lives.
+    match unsafe { AsyncFd::register(descriptor) } {
+        Ok(events) => Some(events),
+        Err(error) => {
+            tracing::warn!(target: "dataplane", "cannot watch for events: {error}");
+            None
+        }
+    }
+}
+
+/// The clock that records of packets are stamped with.
+fn monotonic_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
 /// The TLS files: those that the database names, else those of the command line.
 pub(crate) fn tls_files(options: &SslOptions, row: Option<&SslRow>) -> TlsFiles {
     match row {
@@ -328,6 +357,16 @@ struct Node {
     events_serial: (u64, u64),
     events_after: Instant,
     told_status: [Option<String>; 2],
+    /// Who listens to packets.
+    audience: Audience<Reply>,
+    /// What the programs were asked to tell.
+    told: (u32, KernelListen),
+    /// What they could not tell so far.
+    untold: u64,
+    /// Readable when they told something.
+    tales: Option<AsyncFd<OwnedFd>>,
+    hear_again: bool,
+    told_after: Instant,
 }
 
 /// Why the loop woke up.
@@ -337,6 +376,7 @@ enum Wake {
     Kernel(Result<(), crate::netlink::NetlinkError>),
     Dataplane,
     Guest,
+    Told,
     Request(Request<Command>),
     Clock,
     End(Termination),
@@ -378,6 +418,10 @@ impl Node {
                         continue;
                     }
                 }
+                Wake::Told => {
+                    self.serve_audience();
+                    continue;
+                }
                 Wake::Clock => {}
                 Wake::Request(Request { command: Command::Exit { restart }, reply }) => {
                     if !restart {
@@ -399,6 +443,8 @@ impl Node {
 
     async fn wait(&mut self, daemon: &mut Daemon, requests: &mut Receiver<Request<Command>>) -> Wake {
         let sb = self.sb.as_mut();
+        let (tales, hear_again, told_after) = (self.tales.as_ref(), self.hear_again, self.told_after);
+        let listeners_at = self.audience.wake_at_ms().map(|at| self.epoch + Duration::from_millis(at));
         let (events, events_after) = (self.events.as_ref(), self.events_after);
         tokio::select! {
             event = self.ovs.next() => Wake::Ovs(event),
@@ -418,6 +464,24 @@ impl Node {
                 }
             } => Wake::Dataplane,
             () = self.engine.guest_speaks() => Wake::Guest,
+            () = async {
+                // A storm is heard in bunches.
+                tokio::time::sleep_until(told_after.into()).await;
+                match tales {
+                    _ if hear_again => {}
+                    Some(tales) => match tales.readable().await {
+                        Ok(mut guard) => guard.clear_ready(),
+                        Err(_) => std::future::pending().await,
+                    },
+                    None => std::future::pending().await,
+                }
+            } => Wake::Told,
+            () = async {
+                match listeners_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            } => Wake::Told,
             Some(request) = requests.recv() => Wake::Request(request),
             () = tokio::time::sleep_until(self.wake.into()) => Wake::Clock,
             why = daemon.terminated() => Wake::End(why),
@@ -518,22 +582,16 @@ impl Node {
         }
     }
 
-    /// Watches the event ring of the dataplane that is open now.
+    /// Watches the rings of the dataplane that is open now.
     fn watch_events(&mut self) {
         if self.engine.dataplane_serial() == self.events_serial {
             return;
         }
         self.events_serial = self.engine.dataplane_serial();
-        self.events = self.engine.event_descriptor().and_then(|descriptor| {
-            // SAFETY: an `OwnedFd` stays open and the same descriptor as long as it lives.
-            match unsafe { AsyncFd::register(descriptor) } {
-                Ok(events) => Some(events),
-                Err(error) => {
-                    tracing::warn!(target: "dataplane", "cannot watch for events: {error}");
-                    None
-                }
-            }
-        });
+        self.events = self.engine.event_descriptor().and_then(watched);
+        self.tales = self.engine.told_descriptor().and_then(watched);
+        // New programs have told nothing yet, and know of no listener.
+        (self.untold, self.told) = (0, Default::default());
     }
 
     /// Says once why a database cannot be reached.
@@ -615,6 +673,7 @@ impl Node {
                 Ok(json) => json,
                 Err(error) => return reply.error(error),
             },
+            Command::Events(listen) => return self.listen(listen, reply),
             Command::Nothing | Command::Exit { .. } => String::new(),
         };
         reply.ok(text);
@@ -642,6 +701,37 @@ impl Node {
         }
     }
 
+    /// A listener asks.
+    fn listen(&mut self, listen: oxbow_report::events::Listen, reply: Reply) {
+        match self.engine.listen_place(&listen) {
+            Ok(place) => {
+                let now_ms = self.now_ms();
+                self.audience.ask(listen, place, reply, now_ms);
+                self.serve_audience();
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    /// Hears what the programs told, answers who waits for it, and lets the programs tell what is wanted now.
+    fn serve_audience(&mut self) {
+        let now_ms = self.now_ms();
+        let wanted = self.audience.wanted(now_ms);
+        if self.told != wanted {
+            self.told = wanted;
+            self.engine.tell_listeners(wanted.0, &wanted.1);
+        }
+        let (events, untold) = self.engine.hear(HEAR, wall_ms(), monotonic_ns());
+        // More may be left, which nobody tells again.
+        self.hear_again = events.len() == HEAR;
+        self.told_after = Instant::now() + EVENT_PAUSE;
+        let lost = untold.saturating_sub(std::mem::replace(&mut self.untold, untold));
+        self.audience.keep(events, lost);
+        for (reply, events) in self.audience.answers(now_ms) {
+            reply.ok(oxbow_report::json(&events));
+        }
+    }
+
     /// A report, as JSON.
     fn report(&mut self, report: &Report) -> Result<String, String> {
         Ok(match report {
@@ -652,6 +742,7 @@ impl Node {
             Report::Ports => oxbow_report::json(&self.engine.ports_report()),
             Report::Drops => oxbow_report::json(&self.engine.drops_report()?),
             Report::Flows(wanted) => oxbow_report::json(&self.engine.flows_report(wanted)?),
+            Report::Trace { port, packet } => oxbow_report::json(&self.engine.trace_report(port, packet)?),
             Report::Verdicts(wanted) => oxbow_report::json(&self.engine.verdicts_report(wanted)?),
         })
     }

@@ -21,11 +21,13 @@
 //! | [`fdb`] | learned addresses: kernel to database and back |
 //! | [`backend`] | which dataplane forwards, and whether it may beside an ovs-vswitchd |
 //! | [`switchd`] | what ovs-vswitchd does for its database, where there is none |
+//! | [`audience`] | who listens to packets, and to which |
 //! | [`packet`] | packets as text and text as packets, for people |
 //! | [`export`] | the flows of this chassis, printed |
 //! | [`dataplane`] | what all this needs of the kernel side |
 
 pub mod activation;
+pub mod audience;
 pub mod backend;
 pub mod claim;
 pub mod commands;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use oxbow_report::{drops::Drops, flows::Flows, ports::Ports, status::Status, verdicts::Verdicts};
 
 use crate::artifacts::{self, NodeBuild};
 use crate::link;
@@ -310,6 +311,33 @@ impl Hypervisor {
         crate::process::checked(&line, output)
     }
 
+    /// Runs `oxbow` on this hypervisor's `oxbow-node` and returns its exit status and what it printed.
+    ///
+    /// # Errors
+    ///
+    /// When it is not built.
+    pub fn oxbow(&self, args: &[&str]) -> Result<(Option<i32>, String)> {
+        let mut command = self.daemon(artifacts::binary("oxbow")?);
+        command.arg("--target").arg(self.control("node")).args(args);
+        let output = self.ns.output(command)?;
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.code(), text))
+    }
+
+    /// A report of `oxbow-node`, as its type.
+    ///
+    /// # Errors
+    ///
+    /// The daemon's own, or an answer that is not this report.
+    pub fn report<T: serde::de::DeserializeOwned>(&self, method: &str) -> Result<T> {
+        oxbow_report::read(&self.appctl(method)?).map_err(|error| anyhow::anyhow!("{method} on {}: {error}", self.name))
+    }
+
+    /// A report as `oxbow` prints it.
+    fn printed<T: serde::de::DeserializeOwned + std::fmt::Display>(&self, method: &str) -> Result<String> {
+        self.report::<T>(method).map(|report| report.to_string())
+    }
+
     /// Takes the controller's process out, e.g. to kill it; [`Hypervisor::start_controller`] starts another.
     pub fn take_controller(&mut self) -> Option<Process> {
         self.controller.take()
@@ -366,8 +394,13 @@ impl Hypervisor {
         part("ovs-vsctl list Interface", self.ovsdb.vsctl_no_wait("list Interface"));
         part("ovs-vsctl list Open_vSwitch", self.ovsdb.vsctl_no_wait("list Open_vSwitch"));
         if self.node.is_oxbow() {
-            for command in ["status", "debug/problems", "debug/ports", "debug/dataplane", "drops"] {
-                part(command, self.appctl(command));
+            part("oxbow status", self.printed::<Status>("oxbow/status"));
+            part("oxbow ports", self.printed::<Ports>("oxbow/ports"));
+            part("oxbow drops", self.printed::<Drops>("oxbow/drops"));
+            part("debug/dataplane", self.appctl("debug/dataplane"));
+            if self.node == Node::Oxbow {
+                part("oxbow flows --hit", self.printed::<Flows>(r#"oxbow/flows '{"hit":true}'"#));
+                part("oxbow verdicts", self.printed::<Verdicts>(r#"oxbow/verdicts '{"limit":50}'"#));
             }
         }
         if self.node.has_vswitchd() {

@@ -2,6 +2,7 @@
 
 use super::Backend;
 use crate::kernel::MapFailure;
+use oxbow_abi::monitor::{STATE_TELL_DROPS, STATE_TELL_FORWARDED};
 use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
 
 /// How full a map is.
@@ -21,6 +22,18 @@ impl Backend {
     /// How programs are attached on this kernel.
     pub const fn hook(&self) -> crate::kernel::Hook {
         self.instance.hook()
+    }
+
+    /// Lets the programs tell what `STATE_TELL_*` flags name, from now on; 0 = nothing.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn tell(&mut self, flags: u32) -> Result<(), MapFailure> {
+        let mut state = self.instance.maps.state.get(0)?;
+        state.flags = state.flags & !(STATE_TELL_DROPS | STATE_TELL_FORWARDED) | flags;
+        self.instance.maps.state.set(0, &state)?;
+        self.told = flags;
+        Ok(())
     }
 
     /// How full the maps are, in the order of [`crate::kernel::MAPS`].

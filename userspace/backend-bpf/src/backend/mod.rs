@@ -136,6 +136,8 @@ pub struct Backend {
     chassis: BTreeMap<ChassisId, Chassis>,
     raised_chassis: Vec<ChassisId>,
     settled: bool,
+    /// `STATE_TELL_*` flags: what somebody listens to.
+    told: u32,
 }
 
 impl Backend {
@@ -159,6 +161,7 @@ impl Backend {
             chassis: BTreeMap::new(),
             raised_chassis: Vec::new(),
             settled: true,
+            told: 0,
             instance,
         })
     }
@@ -259,7 +262,7 @@ impl Backend {
         // 3. The new policy is in force.
         let state = State {
             version,
-            flags: if self.limits.drop_events { oxbow_abi::stats::STATE_DROP_EVENTS } else { 0 },
+            flags: self.told | if self.limits.drop_events { oxbow_abi::stats::STATE_DROP_EVENTS } else { 0 },
             fan_out_budget: self.limits.fan_out,
             bum_rate: self.limits.bum_rate,
             bum_burst: self.limits.bum_burst,

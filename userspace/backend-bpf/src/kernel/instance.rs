@@ -6,6 +6,7 @@ use super::events::Events;
 use super::generations::Generations;
 use super::grace::GracePeriod;
 use super::map::{HashTable, MapFailure, Slots};
+use super::monitor::Monitor;
 use super::pins::{Pins, PinsError};
 use super::sizes::Sizes;
 use aya::programs::{ProgramError, SchedClassifier};
@@ -130,7 +131,11 @@ pub struct Instance {
     ebpf: Ebpf,
     links: Links,
     pins: Pins,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
+    /// The object, for dry runs.
+    pub(super) object: Vec<u8>,
+    /// What it was told of the kernel.
+    pub(super) decap_flags: u32,
     active: bool,
     hook: Hook,
     why: String,
@@ -141,6 +146,7 @@ pub struct Instance {
     /// Grace periods.
     pub grace: GracePeriod,
     events: Option<Events>,
+    monitor: Option<Monitor>,
 }
 
 impl Instance {
@@ -180,7 +186,12 @@ impl Instance {
         let loaded = loader.load(&config.object).map_err(|e| {
             if is_privilege(&e) { LoadError::Privilege(Box::new(e)) } else { LoadError::Object(Box::new(e)) }
         });
-        let made = loaded.and_then(|ebpf| Self::assemble(ebpf, &pins, &directory, hook, why));
+        let made = loaded.and_then(|ebpf| {
+            let mut instance = Self::assemble(ebpf, &pins, &directory, hook, why)?;
+            instance.object.clone_from(&config.object);
+            instance.decap_flags = decap_flags;
+            Ok(instance)
+        });
         if made.is_err() {
             // What was pinned so far belongs to nobody.
             super::pins::remove_tree(&directory)?;
@@ -218,12 +229,15 @@ impl Instance {
         };
         let counters = Counters::take(&mut ebpf)?;
         let events = Some(Events::take(&mut ebpf)?);
+        let monitor = Some(Monitor::take(&mut ebpf)?);
         let grace = GracePeriod::new().map_err(LoadError::Grace)?;
         Ok(Self {
             ebpf,
             links: Links::new(pins.clone(), hook),
             pins: pins.clone(),
             directory: directory.to_owned(),
+            object: Vec::new(),
+            decap_flags: 0,
             active: false,
             hook,
             why,
@@ -231,12 +245,18 @@ impl Instance {
             counters,
             grace,
             events,
+            monitor,
         })
     }
 
     /// The reader of the event ring; there is one.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
+    }
+
+    /// The reader of the ring for listeners; there is one.
+    pub fn take_monitor(&mut self) -> Option<Monitor> {
+        self.monitor.take()
     }
 
     /// How programs are attached on this kernel.

@@ -10,7 +10,8 @@ use oxbow_abi::topology::{
     Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
 };
 use oxbow_backend_bpf::kernel::{
-    AttachError, Config, Event as KernelEvent, Events, HookChoice, LoadError, Pins, Role, Sizes, is_private,
+    AttachError, Config, DryRun, Event as KernelEvent, Events, HookChoice, LoadError, Monitor, Pins, Role, Sizes,
+    is_private,
 };
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
 use oxbow_pipeline::ir::{Changes, ChassisId, Program};
@@ -43,6 +44,9 @@ pub struct Ebpf {
     inherited: Vec<u32>,
     active: bool,
     ledger: look::Ledger,
+    monitor: Option<Monitor>,
+    /// Loaded when it is first asked for.
+    dry_run: Option<DryRun>,
 }
 
 impl Ebpf {
@@ -74,7 +78,17 @@ impl Ebpf {
             instance.hook_reason()
         );
         let events = backend.instance().take_events();
-        Ok(Ebpf { backend, events, peers: BTreeMap::new(), inherited, active: false, ledger: look::Ledger::default() })
+        let monitor = backend.instance().take_monitor();
+        Ok(Ebpf {
+            backend,
+            events,
+            peers: BTreeMap::new(),
+            inherited,
+            active: false,
+            ledger: look::Ledger::default(),
+            monitor,
+            dry_run: None,
+        })
     }
 
     fn attach(&mut self, ifindex: u32, name: &str, role: Role) -> Result<(), DataplaneError> {

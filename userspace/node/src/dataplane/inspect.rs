@@ -1,10 +1,12 @@
 //! Looking into a dataplane: for reports, metrics, traces and listeners. Nothing here changes what packets meet.
 
 use super::DataplaneError;
+use oxbow_abi::monitor::{Listen, Seen};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::stats::Counter;
 use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 /// What it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,6 +89,30 @@ pub trait Inspect {
     /// What the maps say.
     fn attribute(&mut self) -> Result<Attributed, DataplaneError>;
 
+    /// Lets a frame arrive at a device in a dry run: nothing is sent, learned, counted or cached for the loaded programs.
+    ///
+    /// # Errors
+    /// The programs cannot be loaded a second time, or the kernel does not run them on such a frame.
+    fn dry_run(&mut self, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError>;
+
+    /// Lets the programs tell listeners: `STATE_TELL_*` flags, and what they want told. 0 = nothing.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn tell(&mut self, flags: u32, listen: &Listen) -> Result<(), DataplaneError>;
+
+    /// Takes what the programs told, at most so many.
+    fn told(&mut self, most: usize) -> Vec<Seen>;
+
+    /// Records that could not be told, since the load.
+    fn untold(&mut self) -> u64;
+
+    /// A descriptor that is readable when something was told.
+    fn told_descriptor(&self) -> Option<OwnedFd>;
+
     /// Nanoseconds that the programs ran and how often, by program, where the kernel counts that (`sysctl kernel.bpf_stats_enabled`).
     fn run_time(&mut self) -> Vec<(&'static str, u64, u64)>;
 }
+
+/// What the programs would do with a frame of a VIF.
+pub use oxbow_backend_bpf::kernel::DryOutcome;

@@ -12,9 +12,9 @@ mod walk;
 
 pub use fields::Fields;
 pub use frame::{Layout, TooShort, parse};
-pub use outcome::{Arrival, Destination, Drop, Outcome, Output, Reason, Step};
+pub use outcome::{Arrival, Destination, Drop, Outcome, Output, Place, Reason, Step};
 pub use rewrite::write_back;
-pub use walk::run;
+pub use walk::{explain, run};
 
 #[cfg(test)]
 mod tests;

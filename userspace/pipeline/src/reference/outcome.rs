@@ -1,5 +1,6 @@
 //! What becomes of a packet.
 
+use super::Fields;
 use crate::ir::{ChassisId, DatapathKey, LflowId, Mac, Pipeline, PortKey};
 use std::fmt;
 
@@ -150,4 +151,21 @@ pub struct Outcome {
     pub path: Vec<Step>,
     /// Addresses learned: new, or behind another port than before.
     pub learned: Vec<(DatapathKey, Mac, PortKey)>,
+}
+
+/// A place on the way of a packet, for people: see [`super::explain`]. The fields are those of the packet when it came there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A rule matched.
+    Rule(Step, Fields),
+    /// It was handed to its output port or group, in ingress or from a tunnel.
+    Sent(Fields),
+    /// It, or a copy, entered the egress pipeline of a local port.
+    Egress(Fields),
+    /// It, or a copy, leaves: a number in [`Outcome::outputs`].
+    Leaves(usize, Fields),
+    /// It, or a copy, was dropped: a number in [`Outcome::drops`].
+    Dropped(usize),
+    /// An address was learned: a number in [`Outcome::learned`].
+    Learned(usize),
 }

@@ -4,7 +4,7 @@
 use super::fields::Fields;
 use super::frame::{Layout, VLAN_PRESENT, parse};
 use super::neighbor::advertisement;
-use super::outcome::{Arrival, Destination, Drop, Outcome, Output, Reason, Step};
+use super::outcome::{Arrival, Destination, Drop, Outcome, Output, Place, Reason, Step};
 use super::rewrite::{set_tag, write_back};
 use crate::ir::{
     Act, Cause, ChassisId, DatapathKey, Direction, Field, GroupKey, LflowId, Location, LogicalPort, Mac, Pipeline,
@@ -25,9 +25,17 @@ const DEPTH: usize = 64;
 /// Executes a packet.
 #[must_use]
 pub fn run(program: &Program, arrival: Arrival, frame: &[u8]) -> Outcome {
-    let mut walk = Walk { program, out: Outcome::default(), learned: BTreeMap::new(), from_tunnel: false, steps: 0 };
+    let mut walk = Walk::new(program);
     walk.arrive(arrival, frame);
     walk.out
+}
+
+/// Executes a packet, and tells its way: every place it came to, in order, copies one after the other.
+#[must_use]
+pub fn explain(program: &Program, arrival: Arrival, frame: &[u8]) -> (Outcome, Vec<Place>) {
+    let mut walk = Walk { trail: Some(Vec::new()), ..Walk::new(program) };
+    walk.arrive(arrival, frame);
+    (walk.out, walk.trail.unwrap_or_default())
 }
 
 /// A packet on its way: the frame as it was read, what was read, and what became of that.
@@ -60,6 +68,8 @@ struct Walk<'a> {
     learned: BTreeMap<(DatapathKey, Mac), PortKey>,
     from_tunnel: bool,
     steps: usize,
+    /// The places, where somebody wants to know.
+    trail: Option<Vec<Place>>,
 }
 
 /// How an action list went on.
@@ -70,9 +80,21 @@ enum Went {
     Ended,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(program: &'a Program) -> Self {
+        let (out, learned) = (Outcome::default(), BTreeMap::new());
+        Walk { program, out, learned, from_tunnel: false, steps: 0, trail: None }
+    }
+
+    fn note(&mut self, place: impl FnOnce(&Outcome) -> Place) {
+        if let Some(trail) = &mut self.trail {
+            trail.push(place(&self.out));
+        }
+    }
+
     fn drop_packet(&mut self, reason: Reason, lflow: Option<LflowId>, outport: PortKey) {
         self.out.drops.push(Drop { reason, lflow, outport });
+        self.note(|out| Place::Dropped(out.drops.len() - 1));
     }
 
     fn arrive(&mut self, arrival: Arrival, frame: &[u8]) {
@@ -150,7 +172,9 @@ impl Walk<'_> {
         let Some(rule) = self.lookup(TableId { datapath, pipeline, stage }, &packet.now) else {
             return self.drop_packet(Reason::NoMatch, None, outport);
         };
-        self.out.path.push(Step { lflow: rule.lflow, datapath, pipeline, stage });
+        let step = Step { lflow: rule.lflow, datapath, pipeline, stage };
+        self.out.path.push(step);
+        self.note(|_| Place::Rule(step, packet.now.clone()));
         let acts = Arc::clone(&rule.acts);
         if let Went::Through { sent: false } = self.execute(&rule, &acts, &mut packet, depth + 1) {
             self.drop_packet(Reason::ActionsEnd, Some(rule.lflow), outport);
@@ -233,6 +257,7 @@ impl Walk<'_> {
                     if self.fdb(key) != Some(port) {
                         self.learned.insert(key, port);
                         self.out.learned.push((key.0, key.1, port));
+                        self.note(|out| Place::Learned(out.learned.len() - 1));
                     }
                 }
                 Act::LookupFdb { dst, port, mac } => {
@@ -287,6 +312,7 @@ impl Walk<'_> {
     /// `output` in ingress, and a packet from a tunnel: to the port or group in `outport`.
     fn send(&mut self, datapath: DatapathKey, packet: &Packet, by: Option<LflowId>, depth: usize) {
         let outport = packet.port(Field::OutPort);
+        self.note(|_| Place::Sent(packet.now.clone()));
         if outport == PortKey(0) {
             return self.drop_packet(Reason::NoOutport, by, outport);
         }
@@ -376,6 +402,7 @@ impl Walk<'_> {
         for chassis in chassis {
             let destination = Destination::Tunnel { chassis, datapath, inport, outport };
             self.out.outputs.push(Output { destination, frame: packet.write() });
+            self.note(|out| Place::Leaves(out.outputs.len() - 1, packet.now.clone()));
         }
     }
 
@@ -399,6 +426,7 @@ impl Walk<'_> {
             return self.drop_packet(Reason::Loopback, by, outport);
         }
         packet.now.enter_egress();
+        self.note(|_| Place::Egress(packet.now.clone()));
         self.table(datapath, Pipeline::Egress, 0, packet, by, depth + 1);
     }
 
@@ -419,5 +447,6 @@ impl Walk<'_> {
         }
         let destination = Destination::Device { ifindex, datapath, port: outport };
         self.out.outputs.push(Output { destination, frame });
+        self.note(|out| Place::Leaves(out.outputs.len() - 1, packet.now.clone()));
     }
 }

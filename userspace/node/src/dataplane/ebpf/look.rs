@@ -2,12 +2,14 @@
 
 use super::{Ebpf, chain};
 use crate::dataplane::DataplaneError;
-use crate::dataplane::inspect::{Attributed, Cached, Fill, Inspect};
+use crate::dataplane::inspect::{Attributed, Cached, DryOutcome, Fill, Inspect};
+use oxbow_abi::monitor::{Listen, Seen};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::stats::{Counter, total};
 use oxbow_abi::verdict::{PATH, VerdictKey};
 use oxbow_backend_bpf::kernel::Role;
 use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// What was given to the logical flows so far, and what each cached verdict had then.
 #[derive(Debug, Default)]
@@ -92,6 +94,36 @@ impl Inspect for Ebpf {
             flows: self.ledger.flows.clone(),
             unattributed: hits.packets.saturating_sub(self.ledger.given),
         })
+    }
+
+    fn dry_run(&mut self, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError> {
+        if self.dry_run.is_none() {
+            self.dry_run = Some(self.backend.instance().dry_run().map_err(|error| failed(&error))?);
+        }
+        match &mut self.dry_run {
+            Some(dry_run) => dry_run.run(ifindex, frame).map_err(|error| failed(&error)),
+            None => Err(DataplaneError::Other("there is no dry run".to_owned())),
+        }
+    }
+
+    fn tell(&mut self, flags: u32, listen: &Listen) -> Result<(), DataplaneError> {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.set(listen).map_err(|error| failed(&error))?;
+        }
+        self.backend.tell(flags).map_err(|error| failed(&error))
+    }
+
+    fn told(&mut self, most: usize) -> Vec<Seen> {
+        let Some(monitor) = &mut self.monitor else { return Vec::new() };
+        std::iter::from_fn(|| monitor.next()).take(most).collect()
+    }
+
+    fn untold(&mut self) -> u64 {
+        self.monitor.as_ref().and_then(|monitor| monitor.lost().ok()).unwrap_or(0)
+    }
+
+    fn told_descriptor(&self) -> Option<OwnedFd> {
+        self.monitor.as_ref().and_then(|monitor| monitor.as_fd().try_clone_to_owned().ok())
     }
 
     fn run_time(&mut self) -> Vec<(&'static str, u64, u64)> {

@@ -318,6 +318,10 @@ impl Dataplane for OpenFlow {
         Some(self.backend.print())
     }
 
+    fn summary(&self) -> Summary {
+        Summary { backend: "openflow", ..Summary::default() }
+    }
+
     fn describe(&mut self) -> String {
         let mut text = format!(
             "OpenFlow, {}, bridge {} at {}, {}\n",

@@ -1,8 +1,10 @@
 //! Reports: what a hypervisor tells about itself ([`oxbow_report`]).
 
 mod drops;
+mod events;
 mod flows;
 mod status;
+mod trace;
 mod verdicts;
 
 use super::Engine;

@@ -134,3 +134,15 @@ fn guards(
     }
     all
 }
+
+impl Engine {
+    /// The verdict or denial with this key that is cached now.
+    pub(super) fn cached_verdict(&mut self, key: &VerdictKey) -> Option<Verdict> {
+        let cached = self.inside().ok()?.cached().ok()?;
+        let verdict = cached.verdicts.iter().find(|(other, _)| other == key);
+        let denied = cached.denied.iter().find(|(other, _)| other == key);
+        verdict
+            .map(|(key, verdict)| self.verdict(key, verdict, &cached))
+            .or_else(|| denied.map(|(key, denied)| self.denial(key, denied, &cached)))
+    }
+}
