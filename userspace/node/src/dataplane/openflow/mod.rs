@@ -310,10 +310,6 @@ impl Dataplane for OpenFlow {
         self.backend.flow_packets(LflowId(flow)).map_err(|error| DataplaneError::Other(error.to_string()))
     }
 
-    fn summary(&self) -> Summary {
-        Summary { backend: "openflow", ..Summary::default() }
-    }
-
     fn flows_text(&self) -> Option<String> {
         Some(self.backend.print())
     }
