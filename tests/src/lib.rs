@@ -3,6 +3,7 @@
 //! * `tests/layering.rs`, `tests/tidy.rs`, `tests/host_contract.rs`: the tree keeps its own rules.
 //! * `tests/cloud_*.rs`: clouds of stock daemons, of ours, and mixed ones.
 
+pub mod cards;
 pub mod layer2;
 pub mod sources;
 pub mod traffic;

@@ -24,6 +24,7 @@ pub struct CloudBuilder {
     ipv6_underlay: bool,
     encap: String,
     node_arguments: Vec<String>,
+    sb_members: u16,
 }
 
 impl CloudBuilder {
@@ -51,6 +52,12 @@ impl CloudBuilder {
         self
     }
 
+    /// Has SB served by a raft cluster of three; hypervisors and northd are told all members.
+    pub fn clustered_southbound(mut self) -> Self {
+        self.sb_members = 3;
+        self
+    }
+
     /// Gives every `oxbow-node` these arguments too.
     pub fn node_arguments(mut self, arguments: &[&str]) -> Self {
         self.node_arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -66,10 +73,16 @@ impl CloudBuilder {
         link::address(&ns, FABRIC, &format!("{}/{}", self.address(CENTRAL_HOST), self.prefix()))?;
         let host = self.address(CENTRAL_HOST);
         let host = if host.is_ipv6() { format!("[{host}]") } else { host.to_string() };
-        let central = Central::start(&ns, dir.path(), &format!("ptcp:{SB_PORT}:{host}"), self.northd)?;
+        let ports = SB_PORT..SB_PORT + self.sb_members;
+        let listening: Vec<String> = ports.clone().map(|port| format!("ptcp:{port}:{host}")).collect();
+        let remotes: Vec<String> = ports.map(|port| format!("tcp:{host}:{port}")).collect();
+        let central = match listening.as_slice() {
+            [remote] => Central::start(&ns, dir.path(), remote, self.northd)?,
+            several => Central::start_clustered(&ns, dir.path(), several, self.northd)?,
+        };
         let mut cloud = Cloud {
             builder: self.clone(),
-            sb_remote: format!("tcp:{host}:{SB_PORT}"),
+            sb_remote: remotes.join(","),
             vifs: BTreeMap::new(),
             hypervisors: Vec::new(),
             central,
@@ -143,6 +156,7 @@ impl Cloud {
             ipv6_underlay: false,
             encap: "geneve".to_owned(),
             node_arguments: Vec::new(),
+            sb_members: 1,
         }
     }
 
@@ -164,6 +178,11 @@ impl Cloud {
     /// Starts it again.
     pub fn start_southbound(&mut self) -> Result<()> {
         self.central.sb_mut().start_again(Some(&self.ns))
+    }
+
+    /// Starts a member of SB's cluster that was stopped.
+    pub fn start_southbound_member(&mut self, index: usize) -> Result<()> {
+        self.central.sb_cluster()?.member(index).start_again(Some(&self.ns))
     }
 
     /// Kills the NB server as a crash would.

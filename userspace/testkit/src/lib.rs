@@ -5,6 +5,8 @@
 //! | a network namespace, with its own `/sys` and bpffs if asked | [`Netns`] |
 //! | a veth pair, a bridge, an address | [`link`] |
 //! | an `ovsdb-server` with any schema | [`OvsdbServer`] |
+//! | the same as a raft cluster | [`Cluster`](cluster::Cluster) |
+//! | a counted stream of packets both ways | [`Stream`] |
 //! | NB and SB with a northd, stock or ours | [`Central`] |
 //! | NB, SB, northd, hypervisors and guests | [`Cloud`] |
 //! | a condition to come true | [`wait_until`] |
@@ -22,6 +24,7 @@ pub mod artifacts;
 pub mod capture;
 pub mod central;
 pub mod cloud;
+pub mod cluster;
 pub mod frames;
 pub mod hypervisor;
 pub mod link;

@@ -34,6 +34,7 @@ pub struct OvsdbServerBuilder<'a> {
     arguments: Vec<String>,
     namespace: Option<&'a Netns>,
     dir: Option<PathBuf>,
+    members: Vec<String>,
 }
 
 impl<'a> OvsdbServerBuilder<'a> {
@@ -73,6 +74,12 @@ impl<'a> OvsdbServerBuilder<'a> {
         self
     }
 
+    /// It is a member of a raft cluster whose members listen at these remotes: clients are told all of them.
+    pub fn members(mut self, remotes: &[String]) -> Self {
+        self.members = remotes.to_vec();
+        self
+    }
+
     /// Creates the databases, starts the server and waits until it listens.
     pub fn start(self) -> Result<OvsdbServer> {
         let own_dir = match &self.dir {
@@ -101,7 +108,8 @@ impl<'a> OvsdbServerBuilder<'a> {
         arguments.extend(self.arguments.into_iter().map(OsString::from));
         let log = dir.join(format!("{}.log", self.name));
         let process = serve(&self.name, &arguments, &log, &socket, self.namespace)?;
-        Ok(OvsdbServer { process, arguments, socket, control, files, _own_dir: own_dir })
+        let members = self.members;
+        Ok(OvsdbServer { process, arguments, socket, control, files, members, _own_dir: own_dir })
     }
 }
 
@@ -131,6 +139,8 @@ pub struct OvsdbServer {
     socket: PathBuf,
     control: PathBuf,
     files: Vec<PathBuf>,
+    /// Remotes of the cluster; empty when it is in none.
+    members: Vec<String>,
     _own_dir: Option<TempDir>,
 }
 
@@ -145,6 +155,7 @@ impl OvsdbServer {
             arguments: Vec::new(),
             namespace: None,
             dir: None,
+            members: Vec::new(),
         }
     }
 
@@ -174,9 +185,12 @@ impl OvsdbServer {
         Ok(server)
     }
 
-    /// The remote to connect to: `unix:PATH`.
+    /// The remote to connect to: `unix:PATH`, of a cluster those of all its members.
     pub fn remote(&self) -> String {
-        format!("unix:{}", self.socket.display())
+        match self.members.is_empty() {
+            true => format!("unix:{}", self.socket.display()),
+            false => self.members.join(","),
+        }
     }
 
     /// The socket's path.
