@@ -132,7 +132,7 @@ pub struct Sending {
 }
 
 /// Broadcasts from every card until every other has heard it: neighbours of tunnels are known afterwards, and tables are warm.
-pub fn everybody_is_heard(cards: &[Card]) -> Result<()> {
+pub fn everybody_is_heard(cards: &[&Card]) -> Result<()> {
     for (index, card) in cards.iter().enumerate() {
         let frame = card.marked(BROADCAST, Kind::Warming, index as u32, 60);
         let mut missing: BTreeSet<usize> = (0..cards.len()).filter(|other| *other != index).collect();
@@ -177,7 +177,7 @@ fn take(card: &Card, got: &mut Got, mut done: impl FnMut(&Got, Option<&[u8]>) ->
 ///
 /// When everybody has what is theirs, each sender broadcasts once more: what it sent before and somebody was not to have comes before
 /// that. (Not earlier: a userspace datapath sorts the frames of a burst by flow.)
-pub fn exactly(cards: &[Card], sendings: &[Sending]) -> Result<()> {
+pub fn exactly(cards: &[&Card], sendings: &[Sending]) -> Result<()> {
     for sending in sendings {
         cards[sending.from].send(&sending.frame).with_context(|| sending.what.clone())?;
     }
