@@ -19,12 +19,21 @@
 //! Invariants: nothing here decides what a packet may do (that is the pipeline's); a commit is one bundle, whole or not at all; what cannot be
 //! expressed is reported by name and closes what it would have guarded.
 
+mod action;
 pub mod backend;
+mod desired;
+pub mod layout;
+mod matching;
 pub mod model;
+pub mod ofctl;
+mod oxm;
+mod physical;
+mod rules;
 pub mod switch;
 pub mod wiring;
 
 pub use backend::{Backend, CommitError, Committed};
-pub use model::{Consequence, Model, Problem};
-pub use switch::{Learned, OvsOfctl, Switch, SwitchError};
+pub use model::{Consequence, Cookies, Model, Problem};
+pub use ofctl::OvsOfctl;
+pub use switch::{Learned, Switch, SwitchError};
 pub use wiring::{OfPort, Tunnel, Wiring};

@@ -1,7 +1,8 @@
-//! The bridge, through `ovs-ofctl`.
+//! The bridge: what the backend asks of it. [`crate::ofctl::OvsOfctl`] is the real one.
 
 use oxbow_pipeline::ir::{DatapathKey, Mac, PortKey};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 /// Why the bridge did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,16 +28,16 @@ pub enum SwitchError {
     Refused {
         /// The bridge.
         bridge: String,
-        /// Number of the line in the bundle, from 0, where it is known.
-        at: Option<usize>,
+        /// Number of the line in the bundle or in the list of flows, from 0.
+        at: usize,
         /// The line.
         line: String,
         /// `ovs-ofctl`'s words.
         reason: String,
     },
-    /// What `ovs-ofctl` prints is not understood.
+    /// It failed otherwise, or what `ovs-ofctl` prints is not understood.
     #[error("bridge {bridge}: {what}")]
-    Output {
+    Failed {
         /// The bridge.
         bridge: String,
         /// What was not understood.
@@ -55,26 +56,60 @@ pub struct Learned {
     pub port: PortKey,
 }
 
+/// A flow that the bridge holds and should not hold, or the other way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The bridge lacks it, else holds it.
+    pub missing: bool,
+    /// `table=…,priority=…,MATCH`.
+    pub key: String,
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its actions.
+    pub actions: String,
+}
+
 /// What a bridge does. Calls are synchronous; when one returns without an error its effect is in the tables.
 pub trait Switch {
+    /// Makes the bridge ready for flows: Geneve's option has its field.
+    ///
+    /// # Errors
+    /// When the bridge does not answer or has the field for something else.
+    fn prepare(&mut self) -> Result<(), SwitchError>;
+
     /// Executes the lines of a bundle, all or none, in order.
     ///
     /// # Errors
-    /// [`SwitchError::Refused`] names the line; otherwise it is not known whether the bundle took effect.
+    /// [`SwitchError::Refused`] names the line, and nothing took effect; otherwise it is not known whether the bundle did.
     fn bundle(&mut self, lines: &[String]) -> Result<(), SwitchError>;
-}
 
-/// Debian's `ovs-ofctl` as the process that speaks OpenFlow.
-#[derive(Clone, Debug)]
-pub struct OvsOfctl {
-    /// The program, `ovs-ofctl` unless a path is wanted.
-    pub program: PathBuf,
-    /// The connection method or name of the bridge: `br-int`, `unix:/run/openvswitch/br-int.mgmt`.
-    pub bridge: String,
-}
+    /// Compares the bridge's flows with these.
+    ///
+    /// # Errors
+    /// [`SwitchError::Refused`] names a flow that cannot be read.
+    fn compare(&mut self, flows: &[String]) -> Result<Vec<Difference>, SwitchError>;
 
-impl Switch for OvsOfctl {
-    fn bundle(&mut self, _lines: &[String]) -> Result<(), SwitchError> {
-        Ok(())
-    }
+    /// The bridge's groups: number → `type=…,bucket=…`.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    fn groups(&mut self) -> Result<BTreeMap<u32, String>, SwitchError>;
+
+    /// Addresses that it has learned.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    fn learned(&mut self) -> Result<Vec<Learned>, SwitchError>;
+
+    /// Packets that took flows with a cookie.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    fn packets(&mut self, cookie: u64) -> Result<u64, SwitchError>;
+
+    /// Something that becomes readable when an address is learned, and at its end when the bridge goes away; what is read says nothing.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    fn watch_learned(&mut self) -> Result<OwnedFd, SwitchError>;
 }

@@ -10,6 +10,7 @@
 //! | NB and SB with a northd, stock or ours | [`Central`] |
 //! | NB, SB, northd, hypervisors and guests | [`Cloud`] |
 //! | a condition to come true | [`wait_until`] |
+//! | an Open vSwitch that forwards between files | [`DummySwitch`] |
 //! | the built eBPF object or a built daemon | [`artifacts`] |
 //!
 //! Everything is made in unnamed namespaces and temporary directories and goes when its owner is dropped. Should the owner be
@@ -25,6 +26,7 @@ pub mod capture;
 pub mod central;
 pub mod cloud;
 pub mod cluster;
+pub mod dummy_switch;
 pub mod frames;
 pub mod hypervisor;
 pub mod link;
@@ -38,6 +40,7 @@ pub mod wait;
 
 pub use central::{Central, Northd};
 pub use cloud::{Cloud, CloudBuilder};
+pub use dummy_switch::{DummyPort, DummySwitch};
 pub use hypervisor::{Hypervisor, Node};
 pub use netns::Netns;
 pub use ovsdb::OvsdbServer;
