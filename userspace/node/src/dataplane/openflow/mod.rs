@@ -62,7 +62,7 @@ impl OpenFlow {
     }
 
     fn new(location: Location) -> Self {
-        let ofctl = OvsOfctl { program: location.program.clone(), bridge: location.remote.clone() };
+        let ofctl = OvsOfctl::with_program(location.program.clone(), &location.remote);
         OpenFlow {
             location,
             backend: Backend::new(Box::new(ofctl)),
