@@ -1,7 +1,7 @@
 //! Packets to throw at a cloud: valid ones that use the cloud's own addresses, mutated ones, hostile ones.
 
-use crate::random::Random;
 use crate::southbound::Southbound;
+use oxbow_testkit::random::Random;
 
 /// How a frame was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ pub mod generator;
 pub mod hostile;
 pub mod kernel;
 pub mod microflow;
-pub mod random;
+
 pub mod session;
 pub mod southbound;
 pub mod topology;
@@ -26,6 +26,6 @@ pub mod trace;
 pub use cloud::{Cloud, Delivery};
 pub use compare::{Disagreement, Verdict, judge};
 pub use generator::Generator;
-pub use random::Random;
+pub use oxbow_testkit::random::Random;
 pub use southbound::Southbound;
 pub use trace::{Trace, Traced};

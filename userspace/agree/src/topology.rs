@@ -1,6 +1,6 @@
 //! Random layer-2 networks, as ovn-nbctl commands.
 
-use crate::random::Random;
+use oxbow_testkit::random::Random;
 
 /// A random network: commands for `ovn-nbctl`, one a line. Everything in it is valid and needs no conntrack.
 ///

@@ -28,6 +28,8 @@ pub enum Command {
     Problems,
     /// Programs, maps, peers.
     Dataplane,
+    /// What is in force, for comparing.
+    Content,
     /// Dropped packets, by reason and by logical flow.
     Drops,
     /// A report, as JSON ([`oxbow_report`]).
@@ -116,6 +118,7 @@ pub fn commands() -> Commands<Command> {
         ("debug/ports", Command::Ports),
         ("debug/problems", Command::Problems),
         ("debug/dataplane", Command::Dataplane),
+        ("debug/dump-dataplane", Command::Content),
         ("drops", Command::Drops),
         ("debug/pause", Command::Pause),
         ("debug/resume", Command::Resume),

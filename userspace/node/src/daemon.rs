@@ -665,6 +665,10 @@ impl Node {
                 format!("Node: flow_output\n- recompute: {runs:12}\n- compute:   {:12}\n- cancel:    {:12}\n", 0, 0)
             }
             Command::CacheStats => self.engine.cache_text(),
+            Command::Content => match self.engine.content_text() {
+                Ok(text) => text,
+                Err(error) => return reply.error(error),
+            },
             Command::Drops => match self.engine.drops_text() {
                 Ok(text) => text,
                 Err(error) => return reply.error(error),

@@ -34,6 +34,7 @@ pub mod netns;
 pub mod ovsdb;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod stream;
 pub mod vif;
 pub mod wait;

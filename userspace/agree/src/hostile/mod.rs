@@ -11,7 +11,6 @@ mod run;
 
 use crate::generator::{Generator, Identity};
 use crate::kernel::{Kernel, Out, UNDERLAY, ip4};
-use crate::random::Random;
 use crate::session::Session;
 use anyhow::{Context as _, Result, bail};
 use damage::Damage;
@@ -19,6 +18,7 @@ use options::Path;
 use outer::Outer;
 use oxbow_pipeline::ir::{Location, PortKind};
 use oxbow_pipeline::reference::Arrival;
+use oxbow_testkit::random::Random;
 use run::{Case, Expected, Where};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

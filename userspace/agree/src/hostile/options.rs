@@ -1,7 +1,7 @@
 //! Outer headers around a frame: right ones, and Geneve options of every wrong kind.
 
-use crate::random::Random;
 use oxbow_abi::topology::{GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT};
+use oxbow_testkit::random::Random;
 use std::net::IpAddr;
 
 /// Where a tunnelled frame comes from and goes to.

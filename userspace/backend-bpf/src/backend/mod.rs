@@ -12,6 +12,7 @@
 //!
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
 
+pub mod content;
 mod groups;
 pub mod inspect;
 mod ports;

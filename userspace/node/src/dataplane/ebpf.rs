@@ -384,6 +384,10 @@ impl Dataplane for Ebpf {
         Some(self)
     }
 
+    fn content(&mut self, flow: &dyn Fn(u32) -> String) -> Result<Vec<String>, DataplaneError> {
+        self.backend.content(flow).map_err(|error| DataplaneError::Other(chain(&error)))
+    }
+
     fn describe(&mut self) -> String {
         let (tables, tuples, rules) = self.backend.occupancy();
         let version = self.backend.version();

@@ -244,6 +244,14 @@ pub trait Dataplane: Devices {
         None
     }
 
+    /// What is in force, line by line, in words that do not depend on how it came to be: for comparing. `flow` names a logical flow by its number.
+    ///
+    /// # Errors
+    /// What the maps say.
+    fn content(&mut self, _flow: &dyn Fn(u32) -> String) -> Result<Vec<String>, DataplaneError> {
+        Ok(self.flows_text().unwrap_or_default().lines().map(str::to_owned).collect())
+    }
+
     /// Flows and groups as OpenFlow, for a dataplane that holds such.
     fn flows_text(&self) -> Option<String> {
         None

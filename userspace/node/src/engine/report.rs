@@ -164,6 +164,24 @@ impl Engine {
         text
     }
 
+    /// `debug/dump-dataplane`: what the dataplane has in force, in words that do not depend on how it came to be.
+    ///
+    /// # Errors
+    /// What the dataplane says, or that there is none.
+    pub fn content_text(&mut self) -> Result<String, String> {
+        let Some(dataplane) = &mut self.dataplane else {
+            return Err(self.open_error.clone().unwrap_or_else(|| "no system-id".to_owned()));
+        };
+        let compiler = self.world.compiler();
+        let name = |flow| {
+            compiler
+                .flow(oxbow_pipeline::ir::LflowId(flow))
+                .map_or_else(|| "no flow".to_owned(), |row| row.uuid.to_string())
+        };
+        let lines = dataplane.content(&name).map_err(|error| error.to_string())?;
+        Ok(lines.into_iter().map(|line| line + "\n").collect())
+    }
+
     /// `drops`: packets by the reason why they were dropped, then the logical flows that dropped some.
     ///
     /// # Errors
