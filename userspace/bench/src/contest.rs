@@ -70,7 +70,8 @@ impl Contest {
         self
     }
 
-    /// Measures: `measure` is called with a contender's index and returns a value for each figure. Adds a row for each figure to the session.
+    /// Measures: `measure` is called with a contender's index and returns a value for each figure, NaN for a figure that this contender does
+    /// not have (the row is then without it). Adds a row for each figure to the session.
     ///
     /// # Errors
     ///
@@ -110,10 +111,13 @@ impl Contest {
     }
 
     fn row<'v>(&self, figure: &Figure, values: impl Fn(&str) -> Result<&'v Vec<f64>>) -> Result<Row> {
-        let series = |name: &String| -> Result<Series> {
+        let series = |name: &String| -> Result<Option<Series>> {
             let rounds = values(name)?.clone();
+            if rounds.iter().all(|value| value.is_nan()) {
+                return Ok(None);
+            }
             let spread = Spread::of(&rounds).context("no rounds")?;
-            Ok(Series { name: name.clone(), spread, rounds })
+            Ok(Some(Series { name: name.clone(), spread, rounds }))
         };
         let ratio = |(of, to, wanted): &(String, String, Option<Bound>)| -> Result<Ratio> {
             let rounds: Vec<f64> = values(of)?.iter().zip(values(to)?).map(|(of, to)| of / to).collect();
@@ -124,7 +128,7 @@ impl Contest {
         Ok(Row {
             name: if figure.name.is_empty() { self.name.clone() } else { format!("{}, {}", self.name, figure.name) },
             unit: figure.unit.clone(),
-            contenders: self.contenders.iter().map(series).collect::<Result<_>>()?,
+            contenders: self.contenders.iter().map(series).filter_map(Result::transpose).collect::<Result<_>>()?,
             ratios: figure.ratios.iter().map(ratio).collect::<Result<_>>()?,
             note: figure.note.clone(),
         })

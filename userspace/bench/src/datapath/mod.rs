@@ -1,18 +1,142 @@
 //! Packets and TCP through hypervisors, against bare `bpf_redirect`, the Linux bridge and OVS's userspace datapath.
+//!
+//! Everything lives in namespaces: guests behind veth pairs (one behind a tap, with a process of QEMU's kind between), hypervisors with an underlay
+//! of veth pairs. Oxbow and OVS are whole clouds with real databases; the bare program and the bridge join guests of the same kind directly.
 
-use anyhow::{Result, bail};
+mod bpf;
+mod guest;
+mod load;
+mod rig;
 
+use std::time::Duration;
+
+use anyhow::Result;
+use oxbow_testkit::Node;
+
+use self::load::{Route, flood, stream};
+use self::rig::{OvnRig, PlainRig, Underlay};
+use crate::contest::{Contest, Figure};
+use crate::report::Bound;
 use crate::session::Session;
 
 /// Packets and TCP through hypervisors, against bare `bpf_redirect`, the Linux bridge and OVS's userspace datapath.
+///
+/// From VIF to VIF on one hypervisor, and by Geneve between two, over an underlay that carries super-packets and over one that
+/// carries frames of the MTU. Needs root.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Milliseconds that a contender is measured for in each round [default: 400, quick: 60].
+    #[arg(long, value_name = "MS")]
+    slice: Option<u64>,
+}
+
+const OXBOW: &str = "Oxbow";
+const BARE: &str = "bare bpf_redirect";
+const BRIDGE: &str = "Linux bridge";
+const OVS: &str = "OVS userspace";
+
+/// What issue and design want of Oxbow beside the bare program.
+const OF_BARE: Bound = Bound::AtLeast(0.85);
+
+const ROUNDS: u32 = 11;
 
 /// Measures.
 ///
 /// # Errors
 ///
 /// When something cannot be set up or measured.
-pub fn run(_args: &Args, _session: &mut Session) -> Result<()> {
-    bail!("bench datapath is being written")
+pub fn run(args: &Args, session: &mut Session) -> Result<()> {
+    let slice = args.slice.unwrap_or(if session.quick() { 60 } else { 400 });
+    let slice = Duration::from_millis(slice);
+    local(session, slice)?;
+    remote(session, slice)
+}
+
+fn local(session: &mut Session, slice: Duration) -> Result<()> {
+    let udp = [(1, "one CPU sending"), (2, "both CPUs sending")]
+        .map(|(flows, what)| (flows, format!("VIF to VIF on one hypervisor, 60-byte UDP, {what}")));
+    let stream = "VIF to VIF on one hypervisor, TCP with GSO";
+    if !udp.iter().any(|(_, name)| session.wants(name)) && !session.wants(stream) {
+        return Ok(());
+    }
+    let (oxbow, ovs) = (OvnRig::start(Node::Oxbow, 1)?, OvnRig::start(Node::Stock, 1)?);
+    let (bare, bridge) = (PlainRig::redirect()?, PlainRig::bridge()?);
+    let routes = [oxbow.local()?, bare.route(), bridge.route(), ovs.local()?];
+    let contenders = [OXBOW, BARE, BRIDGE, OVS];
+    for (flows, name) in udp {
+        if !session.wants(&name) {
+            continue;
+        }
+        let rate = Figure::new("", "packets/s")
+            .wanted(OXBOW, BARE, OF_BARE)
+            .wanted(OXBOW, BRIDGE, Bound::Over(1.0))
+            .wanted(OXBOW, OVS, Bound::Over(2.0));
+        let cpu = Figure::new("CPU", "ns/packet").ratio(OXBOW, BARE).ratio(OXBOW, BRIDGE);
+        Contest::new(&name, ROUNDS).contenders(contenders).figure(rate).figure(cpu).run(session, |contender| {
+            let flood = flood(routes[contender], flows, slice)?;
+            // OVS's work is done by a process of its own.
+            Ok(vec![flood.rate, if contender == 3 { f64::NAN } else { flood.cpu }])
+        })?;
+    }
+    tcp(session, stream, &contenders, &routes, slice)
+}
+
+/// A contest of TCP streams; ratios of the first contender to all others.
+fn tcp(session: &mut Session, name: &str, contenders: &[&str], routes: &[Route<'_>], slice: Duration) -> Result<()> {
+    if !session.wants(name) {
+        return Ok(());
+    }
+    let mut rate = Figure::new("", "Gbit/s");
+    let mut cpu = Figure::new("CPU", "µs/MiB");
+    for &peer in &contenders[1..] {
+        let bound = match peer {
+            BARE => OF_BARE,
+            BRIDGE => Bound::Over(1.0),
+            _ => Bound::Over(2.0),
+        };
+        rate = rate.wanted(OXBOW, peer, bound);
+        if peer != OVS {
+            cpu = cpu.ratio(OXBOW, peer);
+        }
+    }
+    let contest = Contest::new(name, ROUNDS).contenders(contenders.iter().copied()).figure(rate).figure(cpu);
+    contest.run(session, |contender| {
+        let stream = stream(routes[contender], slice)?;
+        Ok(vec![stream.rate, if contenders[contender] == OVS { f64::NAN } else { stream.cpu }])
+    })
+}
+
+fn remote(session: &mut Session, slice: Duration) -> Result<()> {
+    let mut oxbow = None;
+    for tap in [false, true] {
+        let towards = if tap { "a tap" } else { "a veth" };
+        let between = format!("Geneve between hypervisors towards {towards}");
+        let udp = format!("{between}, 60-byte UDP");
+        let streams = [Underlay::Gso, Underlay::Mtu, Underlay::MtuGro]
+            .map(|underlay| (underlay, format!("{between}, TCP, {}", underlay.text())));
+        if !session.wants(&udp) && !streams.iter().any(|(_, name)| session.wants(name)) {
+            continue;
+        }
+        let oxbow: &OvnRig = match &mut oxbow {
+            Some(oxbow) => oxbow,
+            none => none.insert(OvnRig::start(Node::Oxbow, 2)?),
+        };
+        let bare = PlainRig::redirect_between_hosts(tap)?;
+        let routes = [oxbow.remote(tap)?, bare.route()];
+        let contenders = [OXBOW, BARE];
+        if session.wants(&udp) {
+            let rate = Figure::new("", "packets/s").wanted(OXBOW, BARE, OF_BARE);
+            let cpu = Figure::new("CPU", "ns/packet").ratio(OXBOW, BARE);
+            Contest::new(&udp, ROUNDS).contenders(contenders).figure(rate).figure(cpu).run(session, |contender| {
+                let flood = flood(routes[contender], 1, slice)?;
+                Ok(vec![flood.rate, flood.cpu])
+            })?;
+        }
+        for (underlay, name) in streams {
+            oxbow.underlay(underlay)?;
+            bare.underlay(underlay)?;
+            tcp(session, &name, &contenders, &routes, slice)?;
+        }
+    }
+    Ok(())
 }
