@@ -84,6 +84,10 @@ impl Contest {
             let mut line = Vec::new();
             for contender in order(self.contenders.len(), round) {
                 let name = &self.contenders[contender];
+                if !session.competes(name) {
+                    values[contender].iter_mut().for_each(|rounds| rounds.push(f64::NAN));
+                    continue;
+                }
                 let measured = measure(contender)
                     .with_context(|| format!("{}: {name}, round {} of {rounds}", self.name, round + 1))?;
                 ensure!(
@@ -119,17 +123,20 @@ impl Contest {
             let spread = Spread::of(&rounds).context("no rounds")?;
             Ok(Some(Series { name: name.clone(), spread, rounds }))
         };
-        let ratio = |(of, to, wanted): &(String, String, Option<Bound>)| -> Result<Ratio> {
+        let ratio = |(of, to, wanted): &(String, String, Option<Bound>)| -> Result<Option<Ratio>> {
             let rounds: Vec<f64> = values(of)?.iter().zip(values(to)?).map(|(of, to)| of / to).collect();
+            if rounds.iter().all(|ratio| ratio.is_nan()) {
+                return Ok(None);
+            }
             let spread = Spread::of(&rounds).context("no rounds")?;
             let met = wanted.map(|bound| bound.holds(spread.median));
-            Ok(Ratio { of: of.clone(), to: to.clone(), spread, wanted: *wanted, met })
+            Ok(Some(Ratio { of: of.clone(), to: to.clone(), spread, wanted: *wanted, met }))
         };
         Ok(Row {
             name: if figure.name.is_empty() { self.name.clone() } else { format!("{}, {}", self.name, figure.name) },
             unit: figure.unit.clone(),
             contenders: self.contenders.iter().map(series).filter_map(Result::transpose).collect::<Result<_>>()?,
-            ratios: figure.ratios.iter().map(ratio).collect::<Result<_>>()?,
+            ratios: figure.ratios.iter().map(ratio).filter_map(Result::transpose).collect::<Result<_>>()?,
             note: figure.note.clone(),
         })
     }

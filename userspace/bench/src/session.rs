@@ -20,6 +20,9 @@ pub struct Options {
     /// Only what has this in its name.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// Only the contenders that have this in their name, and no ratios: for a look with a profiler.
+    #[arg(long, value_name = "TEXT")]
+    pub alone: Option<String>,
     /// Write everything that was measured, each round's values too, into this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -62,6 +65,11 @@ impl Session {
     /// Whether something of this name was asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.options.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+
+    /// Whether this contender takes part.
+    pub fn competes(&self, contender: &str) -> bool {
+        self.options.alone.as_ref().is_none_or(|alone| contender.contains(alone))
     }
 
     /// A line of progress on standard output.

@@ -151,6 +151,8 @@ impl Shuttle {
 
 /// Moves frames one way until the end. What one side cannot take is lost, as in a network card.
 fn shuttle(from: &OwnedFd, to: &OwnedFd, end: &AtomicBool, woken: &PipeReader) {
+    // Without the right to hurry it is merely slower.
+    let _ = super::load::hurry();
     let mut buffer = vec![0u8; 1 << 17];
     while !end.load(Ordering::Relaxed) {
         match nix::unistd::read(from, &mut buffer) {

@@ -25,7 +25,7 @@ use crate::session::Session;
 /// carries frames of the MTU. Needs root.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Milliseconds that a contender is measured for in each round [default: 400, quick: 60].
+    /// Milliseconds that a contender is measured for in each round [default: 100, quick: 40].
     #[arg(long, value_name = "MS")]
     slice: Option<u64>,
 }
@@ -38,7 +38,7 @@ const OVS: &str = "OVS userspace";
 /// What issue and design want of Oxbow beside the bare program.
 const OF_BARE: Bound = Bound::AtLeast(0.85);
 
-const ROUNDS: u32 = 11;
+const ROUNDS: u32 = 31;
 
 /// Measures.
 ///
@@ -46,7 +46,7 @@ const ROUNDS: u32 = 11;
 ///
 /// When something cannot be set up or measured.
 pub fn run(args: &Args, session: &mut Session) -> Result<()> {
-    let slice = args.slice.unwrap_or(if session.quick() { 60 } else { 400 });
+    let slice = args.slice.unwrap_or(if session.quick() { 40 } else { 100 });
     let slice = Duration::from_millis(slice);
     local(session, slice)?;
     remote(session, slice)
