@@ -20,8 +20,14 @@ use crate::{
     walk::{self, decode, encode},
 };
 
-/// Bytes of headers wanted in linear memory: outer IPv6, Geneve with an option, inner Ethernet with a tag, IPv6 and ports.
-const HEADERS: u32 = 14 + 40 + 8 + 16 + 14 + 4 + 40 + 4;
+/// Bytes of outer headers wanted in linear memory: Ethernet, IPv4 and UDP.
+const OUTER_IPV4: u32 = 14 + 20 + 8;
+/// The same of anything else: Ethernet, IPv6 and UDP.
+const OUTER: u32 = 14 + 40 + 8;
+/// From where Geneve begins: it with its option, inner Ethernet, IPv4 and ports.
+const INNER_IPV4: u32 = 16 + 14 + 20 + 4;
+/// The same of anything else: Geneve with its option, inner Ethernet with a tag, IPv6 and ports.
+const INNER: u32 = 16 + 14 + 4 + 40 + 4;
 
 /// What the fast path returns for a frame that is the host's; no action of the kernel's has this number.
 const PASS: i32 = 257;
@@ -69,7 +75,7 @@ pub extern "C" fn ox_geneve(skb: Context, at: u32) -> i32 {
 
 #[inline(always)]
 fn try_receive(skb: Context) -> Result<i32, Reason> {
-    let frame = Direct::new(skb, HEADERS);
+    let frame = Direct::for_ip(skb, 12, OUTER_IPV4, OUTER);
     let pass = || {
         count::totals(total::UNDERLAY_PASS, skb::len(skb));
         Ok(PASS)
@@ -98,6 +104,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     }
     // SAFETY: as above; whoever begins to listen is told from some packet on.
     let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
+    let frame = Direct::for_ip(skb, header + 16 + 12, header + INNER_IPV4, header + INNER);
     let geneve = match outer::plain(&frame, header) {
         Some(geneve) => geneve,
         None => {

@@ -18,7 +18,9 @@ use crate::{
     walk::{self, decode, encode},
 };
 
-/// Bytes of headers that the fast path wants in linear memory: Ethernet, a tag, IPv6, ports.
+/// Bytes of headers that the fast path wants in linear memory: Ethernet, IPv4, ports.
+const HEADERS_IPV4: u32 = 14 + 20 + 4;
+/// The same for anything else: Ethernet, a tag, IPv6, ports.
 const HEADERS: u32 = 14 + 4 + 40 + 4;
 
 /// Entries of `OX_VIF_CACHE`.
@@ -74,7 +76,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     }
     // SAFETY: as above; whoever begins to listen is told from some packet on.
     let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
-    let frame = Direct::new(skb, HEADERS);
+    let frame = Direct::for_ip(skb, 12, HEADERS_IPV4, HEADERS);
     let mut tag = skb::tag(skb);
     let ifindex = skb::ifindex(skb);
     // SAFETY: an aligned word that user space writes whole, after what it stands for.
