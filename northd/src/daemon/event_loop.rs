@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use oxbow_daemon::coverage::Counter;
+use oxbow_daemon::exposition::{Exposition, Kind};
+use oxbow_daemon::http::{Probe, Question};
 use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Termination, coverage, memory, stopwatch};
 use oxbow_incr::Stats;
@@ -46,6 +48,7 @@ pub(crate) async fn run(shell: &mut Daemon, options: &Options) -> Result<Termina
     coverage::register(&COUNTERS);
     stopwatch::register(&STOPWATCHES);
     let mut requests = shell.serve(commands()).context("could not serve the control socket")?;
+    let mut probes = shell.serve_metrics().await.context("could not listen where --metrics says")?;
     let mut northd = Instance::start(shell, options);
     shell.ready().context("could not detach")?;
     loop {
@@ -60,6 +63,7 @@ pub(crate) async fn run(shell: &mut Daemon, options: &Options) -> Result<Termina
                 }
                 northd.answer(command, reply);
             }
+            Some(probe) = probes.recv() => northd.probe(probe),
             signal = shell.terminated() => return Ok(signal),
             () = sleep_until(retry) => {}
         }
@@ -270,6 +274,61 @@ impl Instance {
                 connection.client.set_probe_interval(interval.unwrap_or(Connection::PROBE_INTERVAL));
             }
         }
+    }
+
+    /// A question over HTTP.
+    fn probe(&mut self, probe: Probe) {
+        match probe.question {
+            Question::Live => probe.answer(true, "ok\n"),
+            Question::Ready => probe.answer_ready(&self.not_ready()),
+            Question::Metrics => {
+                let text = self.metrics();
+                probe.answer(true, text);
+            }
+        }
+    }
+
+    /// Why this instance could not do its work if it were asked to, a sentence each. One in standby is ready.
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for (connection, name) in [(&self.nb, "Northbound"), (&self.sb, "Southbound")] {
+            if !connection.client.status().synchronized {
+                reasons.push(format!("the {name} database is not connected"));
+            }
+        }
+        if self.paused {
+            reasons.push("paused by command".to_owned());
+        }
+        reasons
+    }
+
+    /// Every metric, in Prometheus' text format.
+    fn metrics(&self) -> String {
+        let mut metrics = Exposition::default();
+        let status = match (self.paused, self.has_lock) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        metrics.single("ovn_northd_status", Kind::Gauge, "0 = standby, 1 = active, 2 = paused.", status);
+        for (connection, name) in [(&self.nb, "nb"), (&self.sb, "sb")] {
+            let connected = u8::from(connection.client.status().synchronized);
+            let name = format!("ovn_northd_{name}_connection_status");
+            metrics.single(&name, Kind::Gauge, "The database is connected and its replica complete.", connected);
+        }
+        metrics.family("oxbow_build_info", Kind::Gauge, "Always 1; the version is in the label.");
+        metrics.sample("oxbow_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        metrics.process("ovn_northd");
+        let stats = self.northd.stats();
+        metrics.family("oxbow_northd_unit_runs_total", Kind::Counter, "Units of computation run, by kind.");
+        for (kind, unit) in &stats.kinds {
+            metrics.sample("oxbow_northd_unit_runs_total", &[("kind", kind)], unit.run);
+        }
+        metrics.family("oxbow_northd_units", Kind::Gauge, "Units of computation there are, by kind.");
+        for (kind, unit) in &stats.kinds {
+            metrics.sample("oxbow_northd_units", &[("kind", kind)], unit.live);
+        }
+        metrics.finish()
     }
 
     fn answer(&mut self, command: Command, reply: Reply) {

@@ -99,6 +99,14 @@ pub fn read(name: &str) -> Option<u64> {
     registry().counters.iter().find(|history| history.counter.name == name).map(|history| history.counter.total())
 }
 
+/// Every counter and its value, by name.
+pub fn totals() -> Vec<(&'static str, u64)> {
+    let mut all: Vec<_> =
+        registry().counters.iter().map(|history| (history.counter.name, history.counter.total())).collect();
+    all.sort_unstable();
+    all
+}
+
 /// The text of `coverage/show`: a heading, a line for each counter that fired, the number of those that never did.
 pub fn show() -> String {
     let registry = registry();

@@ -16,6 +16,8 @@
 
 pub mod coverage;
 pub mod dirs;
+pub mod exposition;
+pub mod http;
 pub mod identity;
 pub mod lifecycle;
 pub mod memory;

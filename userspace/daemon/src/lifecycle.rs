@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use crate::pidfile::{Pidfile, PidfileError, owner};
 use crate::process::{self, StartupPipe};
 use crate::unixctl::{self, Builtins, Commands, ControlSocket, Request, SocketError};
 use crate::vlog::{Destination, Level, Vlog, VlogLayer};
-use crate::{Dirs, Identity, Role, coverage};
+use crate::{Dirs, Identity, Role, coverage, http};
 
 /// Why a daemon could not start. The text is for the console, after the program's name.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,9 @@ pub struct Daemon {
     chdir: bool,
     detached: bool,
     signals: Vec<(i32, Signal)>,
+    metrics: Option<http::Address>,
+    /// How often systemd wants to hear of us (half of WatchdogSec), and when next.
+    watchdog: Option<(Duration, tokio::time::Instant)>,
 }
 
 impl Daemon {
@@ -151,6 +155,8 @@ impl Daemon {
             chdir: options.detach && !options.no_chdir,
             detached: options.detach,
             signals: Vec::new(),
+            metrics: options.metrics.clone(),
+            watchdog: None,
         })
     }
 
@@ -201,6 +207,17 @@ impl Daemon {
         Ok(requests)
     }
 
+    /// Listens for `/metrics`, `/livez` and `/readyz` where `--metrics` says. Without it the channel stays silent. To be called once, inside the runtime.
+    ///
+    /// # Errors
+    /// The system's, if the address cannot be bound.
+    pub async fn serve_metrics(&mut self) -> io::Result<mpsc::Receiver<http::Probe>> {
+        match &self.metrics {
+            Some(address) => http::serve(address).await,
+            None => Ok(mpsc::channel(1).1),
+        }
+    }
+
     /// Tells whoever waits that the daemon is up: the parent of `--detach`, the monitor, and systemd. With `--detach`
     /// the process lets go of the terminal and of its working directory here.
     ///
@@ -219,21 +236,44 @@ impl Daemon {
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(target: "daemon_unix", "could not notify systemd ({error})");
         }
+        self.watchdog = sd_notify::watchdog_enabled().map(|limit| (limit / 2, tokio::time::Instant::now()));
         Ok(())
     }
 
     /// Waits for a signal that ends the daemon (SIGTERM, SIGINT, SIGHUP, SIGALRM), and says so in the log. Cancel-safe.
     /// Before [`Daemon::serve`] it never completes.
+    ///
+    /// While it is waited for, systemd's watchdog (sd_watchdog_enabled(3)) is told that the event loop runs: one that hangs does not come here.
+    /// (An event loop waits in `select!` and calls this anew each time; the time of the next heartbeat is kept between the calls.)
     pub async fn terminated(&mut self) -> Termination {
-        let signal = std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.signals {
-                if signal.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
+        let signal = loop {
+            let due = self.watchdog.map(|(_, due)| due);
+            let signals = &mut self.signals;
+            let signal = std::future::poll_fn(|context| {
+                for (number, signal) in &mut *signals {
+                    if signal.poll_recv(context).is_ready() {
+                        return std::task::Poll::Ready(*number);
+                    }
+                }
+                std::task::Poll::Pending
+            });
+            let heartbeat = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                signal = signal => break signal,
+                () = heartbeat => {}
+            }
+            if let Some((interval, due)) = &mut self.watchdog {
+                *due = tokio::time::Instant::now() + *interval;
+                if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                    tracing::warn!(target: "daemon_unix", rate_limit = 5, "could not notify systemd ({error})");
                 }
             }
-            std::task::Poll::Pending
-        })
-        .await;
+        };
         tracing::warn!(target: "fatal_signal", "terminating with signal {signal} ({})", process::signal_name(signal));
         Termination::Signal(signal)
     }

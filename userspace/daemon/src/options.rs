@@ -44,6 +44,9 @@ pub struct DaemonOptions {
     /// Control socket for ovn-appctl, or "none" [default: PROGRAM.PID.ctl in OVN_RUNDIR]
     #[arg(short = 'u', long, value_name = "SOCKET")]
     pub unixctl: Option<PathBuf>,
+    /// Serve /metrics (Prometheus), /livez and /readyz by HTTP at ADDRESS:PORT or unix:PATH; nothing is protected, so not on a public address [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<crate::http::Address>,
     /// Logging.
     #[command(flatten)]
     pub logging: LogOptions,

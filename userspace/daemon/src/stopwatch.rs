@@ -153,6 +153,36 @@ pub fn time<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// What a stopwatch has seen; times in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Samples.
+    pub samples: u64,
+    /// Longest.
+    pub maximum: u64,
+    /// Shortest.
+    pub minimum: u64,
+    /// Estimate of the 95th percentile.
+    pub percentile: f64,
+    /// Average in which the newest samples weigh most.
+    pub short_term: f64,
+    /// Average in which they weigh little.
+    pub long_term: f64,
+}
+
+/// Every stopwatch by name.
+pub fn figures() -> Vec<(&'static str, Figures)> {
+    let of = |statistics: &Statistics| Figures {
+        samples: statistics.samples,
+        maximum: statistics.maximum,
+        minimum: statistics.minimum,
+        percentile: statistics.quantile.estimate(),
+        short_term: statistics.short_term,
+        long_term: statistics.long_term,
+    };
+    stopwatches().iter().map(|(name, statistics)| (*name, of(statistics))).collect()
+}
+
 /// The text of `stopwatch/show`, of all or of one; `None` if there is no such stopwatch.
 pub fn show(name: Option<&str>) -> Option<String> {
     let stopwatches = stopwatches();

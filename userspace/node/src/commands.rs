@@ -63,6 +63,8 @@ pub enum Report {
     Ports,
     /// `oxbow/drops`
     Drops,
+    /// `oxbow/metrics`: Prometheus' text, the one that is no JSON.
+    Metrics,
     /// `oxbow/flows`
     Flows(oxbow_report::flows::Wanted),
     /// `oxbow/verdicts`
@@ -130,9 +132,12 @@ pub fn commands() -> Commands<Command> {
     ] {
         all.add_plain(name, command);
     }
-    for (name, report) in
-        [("oxbow/status", Report::Status), ("oxbow/ports", Report::Ports), ("oxbow/drops", Report::Drops)]
-    {
+    for (name, report) in [
+        ("oxbow/status", Report::Status),
+        ("oxbow/ports", Report::Ports),
+        ("oxbow/drops", Report::Drops),
+        ("oxbow/metrics", Report::Metrics),
+    ] {
         all.add_plain(name, Command::Report(report));
     }
     all.add("oxbow/flows", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Flows(wanted(arguments)?))));

@@ -14,6 +14,7 @@ use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
 use oxbow_abi::monitor::Listen as KernelListen;
 use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
+use oxbow_daemon::http::{Probe, Question};
 use oxbow_daemon::options::{DaemonOptions, SslOptions};
 use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Dirs, Termination, coverage, identity, memory, pidfile};
@@ -143,6 +144,7 @@ pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Ter
 async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
     coverage::register(&[&LFLOW_RUN, &POLICY_COMMIT, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
     let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
+    let probes = daemon.serve_metrics().await.context("cannot listen where --metrics says")?;
     let backend = if options.no_dataplane { Backend::None } else { options.backend };
     let missing = missing_capabilities();
     if !missing.is_empty() && backend == Backend::Ebpf {
@@ -189,7 +191,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         hear_again: false,
         told_after: Instant::now(),
     };
-    Ok(node.run(daemon, requests).await)
+    Ok(node.run(daemon, requests, probes).await)
 }
 
 fn opener(options: &Options, dirs: &Dirs) -> Opener {
@@ -377,17 +379,23 @@ enum Wake {
     Dataplane,
     Guest,
     Told,
+    Probe(Probe),
     Request(Request<Command>),
     Clock,
     End(Termination),
 }
 
 impl Node {
-    async fn run(mut self, daemon: &mut Daemon, mut requests: Receiver<Request<Command>>) -> Termination {
+    async fn run(
+        mut self,
+        daemon: &mut Daemon,
+        mut requests: Receiver<Request<Command>>,
+        mut probes: Receiver<Probe>,
+    ) -> Termination {
         self.look_for_vswitchd();
         let mut vswitchd_at = Instant::now();
         loop {
-            let wake = self.wait(daemon, &mut requests).await;
+            let wake = self.wait(daemon, &mut requests, &mut probes).await;
             match wake {
                 Wake::Ovs(event) => {
                     self.ovs_event(event);
@@ -422,6 +430,10 @@ impl Node {
                     self.serve_audience();
                     continue;
                 }
+                Wake::Probe(probe) => {
+                    self.probe(probe);
+                    continue;
+                }
                 Wake::Clock => {}
                 Wake::Request(Request { command: Command::Exit { restart }, reply }) => {
                     if !restart {
@@ -441,7 +453,12 @@ impl Node {
         }
     }
 
-    async fn wait(&mut self, daemon: &mut Daemon, requests: &mut Receiver<Request<Command>>) -> Wake {
+    async fn wait(
+        &mut self,
+        daemon: &mut Daemon,
+        requests: &mut Receiver<Request<Command>>,
+        probes: &mut Receiver<Probe>,
+    ) -> Wake {
         let sb = self.sb.as_mut();
         let (tales, hear_again, told_after) = (self.tales.as_ref(), self.hear_again, self.told_after);
         let listeners_at = self.audience.wake_at_ms().map(|at| self.epoch + Duration::from_millis(at));
@@ -483,6 +500,7 @@ impl Node {
                 }
             } => Wake::Told,
             Some(request) = requests.recv() => Wake::Request(request),
+            Some(probe) = probes.recv() => Wake::Probe(probe),
             () = tokio::time::sleep_until(self.wake.into()) => Wake::Clock,
             why = daemon.terminated() => Wake::End(why),
         }
@@ -744,11 +762,29 @@ impl Node {
                 oxbow_report::json(&self.engine.status_report(&around))
             }
             Report::Ports => oxbow_report::json(&self.engine.ports_report()),
+            Report::Metrics => self.metrics(),
             Report::Drops => oxbow_report::json(&self.engine.drops_report()?),
             Report::Flows(wanted) => oxbow_report::json(&self.engine.flows_report(wanted)?),
             Report::Trace { port, packet } => oxbow_report::json(&self.engine.trace_report(port, packet)?),
             Report::Verdicts(wanted) => oxbow_report::json(&self.engine.verdicts_report(wanted)?),
         })
+    }
+
+    fn metrics(&mut self) -> String {
+        let around = self.surroundings();
+        self.engine.metrics_text(&around)
+    }
+
+    /// A question over HTTP.
+    fn probe(&mut self, probe: Probe) {
+        match probe.question {
+            Question::Live => probe.answer(true, "ok\n"),
+            Question::Ready => probe.answer_ready(&self.engine.not_ready()),
+            Question::Metrics => {
+                let text = self.metrics();
+                probe.answer(true, text);
+            }
+        }
     }
 
     fn surroundings(&self) -> Surroundings {

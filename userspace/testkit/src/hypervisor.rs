@@ -319,6 +319,7 @@ impl Hypervisor {
     pub fn oxbow(&self, args: &[&str]) -> Result<(Option<i32>, String)> {
         let mut command = self.daemon(artifacts::binary("oxbow")?);
         command.arg("--target").arg(self.control("node")).args(args);
+        command.env("OXBOW_BPF_OBJECT", artifacts::ebpf_object_path());
         let output = self.ns.output(command)?;
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         Ok((output.status.code(), text))

@@ -157,6 +157,7 @@ pub struct Engine {
     /// Something changed that problems depend on since they were last listed.
     world_changed: bool,
     list_at_ms: u64,
+    installs: inspect::Installs,
 }
 
 impl std::fmt::Debug for Engine {
@@ -214,6 +215,7 @@ impl Engine {
             fdb_has_timestamp: false,
             world_changed: false,
             list_at_ms: 0,
+            installs: inspect::Installs::default(),
         }
     }
 

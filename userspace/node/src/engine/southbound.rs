@@ -42,6 +42,7 @@ impl Engine {
             // Claims, releases and questions are on their way while the kernel is busy with what comes next.
             self.hand_out(&config, &out, ours.as_ref(), local, south, orders, now_ms, wall_ms);
             if !south.is_empty() || orders.conditions.is_some() {
+                self.installs.look(&out.states, now_ms);
                 self.states = out;
                 self.cut_here(orders, now_ms);
                 return;
@@ -56,6 +57,7 @@ impl Engine {
         }
         self.hand_out(&config, &out, ours.as_ref(), local, south, orders, now_ms, wall_ms);
         self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
+        self.installs.look(&out.states, now_ms);
         self.states = out;
         if self.world_changed && now_ms >= self.list_at_ms {
             self.world_changed = false;

@@ -3,9 +3,13 @@
 mod drops;
 mod events;
 mod flows;
+mod installs;
+mod metrics;
 mod status;
 mod trace;
 mod verdicts;
+
+pub(super) use installs::Installs;
 
 use super::Engine;
 use crate::dataplane::inspect::Inspect;

@@ -1,0 +1,163 @@
+//! Health and metrics over HTTP, of both daemons, and the pre-flight of a host.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Cloud, Node, Northd, VifSpec, artifacts, probe, wait_until};
+use serde_json::Value;
+
+/// Status line and body.
+fn get(socket: &Path, path: &str) -> Result<(String, String)> {
+    let mut stream = UnixStream::connect(socket).with_context(|| socket.display().to_string())?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: oxbow\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no answer: {text:?}"))?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+}
+
+/// The value of a sample.
+fn value(metrics: &str, sample: &str) -> Result<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.with_context(|| format!("{sample} is not in\n{metrics}"))?.parse().with_context(|| sample.to_owned())
+}
+
+/// Every sample belongs to a family that was declared before it, once.
+fn well_formed(metrics: &str) -> Result<()> {
+    let mut families: Vec<&str> = Vec::new();
+    for line in metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let name = rest.split(' ').next().unwrap_or_default();
+            ensure!(!families.contains(&name), "{name} is declared twice in\n{metrics}");
+            families.push(name);
+        } else if !line.starts_with("# HELP ") {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            let last = families.last().copied().unwrap_or_default();
+            ensure!(name.starts_with(last), "{line} stands under {last}");
+            let number = line.rsplit(' ').next().unwrap_or_default();
+            ensure!(number.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_node_says_what_it_does_and_whether_it_is_ready() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("metrics.sock");
+    let argument = format!("--metrics=unix:{}", socket.display());
+    Cloud::builder().node_arguments(&[&argument]).hypervisors(1, Node::Oxbow).run(|cloud| {
+        cloud.nbctl("ls-add sw0")?;
+        for host in 1..=2 {
+            let (port, mac) = (format!("vm{host}"), format!("02:00:00:00:00:0{host}"));
+            cloud.nbctl(&format!("lsp-add sw0 {port} -- lsp-set-addresses {port} '{mac} 10.0.0.{host}'"))?;
+            cloud.add_vif(0, VifSpec::new(&port, &mac, &[&format!("10.0.0.{host}/24")]))?;
+        }
+        cloud.sync()?;
+        probe::ping_count(cloud.vif("vm1")?.guest(), "10.0.0.2", 10)?;
+        ensure!(get(&socket, "/livez")? == ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+        ensure!(get(&socket, "/readyz")? == ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+        ensure!(get(&socket, "/")?.0.contains("404"));
+        let (_, metrics) = get(&socket, "/metrics")?;
+        well_formed(&metrics)?;
+        for (sample, least) in [
+            ("oxbow_ready", 1.0),
+            ("ovn_controller_southbound_database_connected", 1.0),
+            ("ovn_controller_lflow_run", 1.0),
+            ("ovn_controller_encap_type{type=\"geneve\"}", 1.0),
+            ("ovn_controller_sb_connection_method{connection_method=\"tcp\"}", 1.0),
+            ("ovn_controller_flow_installation_total_samples", 1.0),
+            ("oxbow_ports{state=\"installed\"}", 2.0),
+            ("oxbow_install_latency_seconds_count", 2.0),
+            ("oxbow_packets_total{kind=\"vif_tx\"}", 20.0),
+            ("oxbow_packets_total{kind=\"cache_hit\"}", 10.0),
+            ("oxbow_map_entries{map=\"OX_PORTS\"}", 2.0),
+            ("oxbow_map_capacity{map=\"OX_RULES\"}", 1000.0),
+            ("oxbow_policy_computations_total{kind=\"incremental\"}", 1.0),
+            ("oxbow_program_runs_total{program=\"oxbow_vif\"}", 0.0),
+        ] {
+            let found = value(&metrics, sample)?;
+            ensure!(found >= least, "{sample} is {found}, not at least {least}");
+        }
+        // The same on the control socket.
+        let (_, text) = cloud.hypervisors()[0].oxbow(&["metrics"])?;
+        well_formed(&text)?;
+        cloud.stop_southbound()?;
+        wait_until("/readyz says why not", PATIENCE, || {
+            let (status, body) = get(&socket, "/readyz")?;
+            let told = status.contains("503") && body.contains("OVN_Southbound is not connected");
+            Ok(Look::when(told, || format!("{status} {body}")))
+        })?;
+        ensure!(get(&socket, "/livez")?.0.contains("200"), "a daemon without a database is alive");
+        let (_, metrics) = get(&socket, "/metrics")?;
+        ensure!(value(&metrics, "oxbow_ready")? == 0.0);
+        ensure!(value(&metrics, "ovn_controller_southbound_database_connected")? == 0.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn northd_says_whether_it_is_active() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("metrics.sock");
+    Cloud::builder().northd(Northd::Oxbow).run(|cloud| {
+        cloud.nbctl("ls-add sw0 -- lsp-add sw0 vm1")?;
+        // A second one waits for the lock: standing by is being ready.
+        let (nb, sb) = (cloud.central().nb().remote(), cloud.southbound().remote());
+        let mut command = Command::new(artifacts::binary("oxbow-northd")?);
+        command.args([format!("--ovnnb-db={nb}"), format!("--ovnsb-db={sb}"), "--no-chdir".to_owned()]);
+        command.arg(format!("--unixctl={}", dir.path().join("northd.ctl").display()));
+        command.arg(format!("--metrics=unix:{}", socket.display()));
+        let _northd = cloud.central_ns().spawn("second northd", command, &dir.path().join("northd.log"))?;
+        wait_until("the second northd is ready", PATIENCE, || {
+            let (status, body) = get(&socket, "/readyz")?;
+            Ok(Look::when(status.contains("200"), || format!("{status} {body}")))
+        })?;
+        let (_, metrics) = get(&socket, "/metrics")?;
+        well_formed(&metrics)?;
+        ensure!(value(&metrics, "ovn_northd_status")? == 0.0 && value(&metrics, "ovn_northd_nb_connection_status")? == 1.0);
+        cloud.central().take_northd();
+        wait_until("it is active when the first one is gone", PATIENCE, || {
+            let (_, metrics) = get(&socket, "/metrics")?;
+            let active = value(&metrics, "ovn_northd_status")? == 1.0 && value(&metrics, "ovn_northd_northd_run")? >= 1.0;
+            Ok(Look::when(active, || metrics))
+        })?;
+        cloud.stop_northbound()?;
+        wait_until("/readyz says why not", PATIENCE, || {
+            let (status, body) = get(&socket, "/readyz")?;
+            let told = status.contains("503") && body.contains("Northbound");
+            Ok(Look::when(told, || format!("{status} {body}")))
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_host_is_checked_without_a_daemon() -> Result<()> {
+    Cloud::builder().hypervisors(1, Node::Oxbow).run(|cloud| {
+        let host = cloud.hypervisor(0);
+        let (_, text) = host.oxbow(&["check", "--format", "json"])?;
+        let report: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        let line = |report: &Value, check: &str| -> Result<Value> {
+            let lines = report["checks"].as_array().context("no checks")?;
+            lines.iter().find(|line| line["check"] == check).cloned().with_context(|| format!("no {check} in {report}"))
+        };
+        for check in ["kernel", "capabilities", "memlock", "eBPF object", "ovs database", "system-id", "ovn-remote", "encap type", "encap ip", "bridge"] {
+            ensure!(line(&report, check)?["result"] == "ok", "{check}: {text}");
+        }
+        // The hypervisor's bpf file system is its mount namespace's own: pins would die with it.
+        ensure!(line(&report, "bpffs")?["result"] == "fail" && report["passed"] == false, "{text}");
+        host.exit_controller(false)?;
+        host.vsctl("--no-wait remove Open_vSwitch . external_ids ovn-encap-ip -- set Open_vSwitch . external_ids:ovn-remote=tcp:127.0.0.1:1")?;
+        let (code, text) = host.oxbow(&["check"])?;
+        ensure!(code == Some(1) && text.contains("external_ids:ovn-encap-ip=ADDRESS"), "{code:?} {text}");
+        ensure!(text.contains("ovn-remote") && text.contains("does a firewall let it through"), "{text}");
+        let (code, text) = host.oxbow(&["status"])?;
+        ensure!(code == Some(2) && text.contains("is the daemon running"), "{code:?} {text}");
+        Ok(())
+    })
+}
