@@ -229,7 +229,7 @@ impl Cloud {
         link::veth(&self.ns, &port, &ns, UPLINK)?;
         self.ns.ip(&format!("link set {port} master {FABRIC} mtu {UNDERLAY_MTU}"))?;
         ns.ip(&format!("link set {UPLINK} mtu {UNDERLAY_MTU}"))?;
-        if node.has_vswitchd() {
+        if node.has_userspace_datapath() {
             link::no_offload(&self.ns, &port)?;
         }
         let host = FIRST_HYPERVISOR + u16::try_from(index).context("too many hypervisors")?;
@@ -299,7 +299,7 @@ impl Cloud {
         self.vifs_made += 1;
         let host = &self.hypervisors[hypervisor];
         let vif = make(host.ns(), &format!("vif{}", self.vifs_made), spec)?;
-        if host.node().has_vswitchd()
+        if host.node().has_userspace_datapath()
             && let Some(guest) = vif.namespace()
         {
             link::no_offload(host.ns(), vif.device())?;

@@ -24,17 +24,26 @@ pub enum Node {
     Oxbow,
     /// `oxbow-node --backend=openflow` beside Debian's `ovs-vswitchd` and its userspace datapath.
     OpenFlow,
+    /// As [`Node::Stock`], with the kernel's datapath: the module openvswitch must be loaded.
+    StockKernel,
+    /// `oxbow-node` and its eBPF programs beside Debian's `ovs-vswitchd` with the kernel's datapath.
+    BesideKernel,
 }
 
 impl Node {
-    /// Whether Debian's `ovs-vswitchd` forwards, so that devices need what its userspace datapath needs of them.
+    /// Whether Debian's `ovs-vswitchd` runs.
     pub fn has_vswitchd(self) -> bool {
+        self != Node::Oxbow
+    }
+
+    /// Whether its userspace datapath forwards, so that devices need what that needs of them.
+    pub fn has_userspace_datapath(self) -> bool {
         matches!(self, Node::Stock | Node::OpenFlow)
     }
 
     /// Whether `oxbow-node` is the controller.
     pub fn is_oxbow(self) -> bool {
-        matches!(self, Node::Oxbow | Node::OpenFlow)
+        matches!(self, Node::Oxbow | Node::OpenFlow | Node::BesideKernel)
     }
 }
 
@@ -96,7 +105,8 @@ impl Hypervisor {
         hypervisor.configure()?;
         if node.has_vswitchd() {
             hypervisor.start_vswitchd()?;
-        } else {
+        }
+        if !node.has_userspace_datapath() {
             hypervisor.address_on(UPLINK)?;
         }
         hypervisor.start_controller()?;
@@ -112,7 +122,7 @@ impl Hypervisor {
              external_ids:ovn-remote={sb_remote} external_ids:ovn-encap-type={encap} external_ids:ovn-encap-ip='\"{address}\"' \
              external_ids:ovn-encap-csum=false"
         ))?;
-        if self.node.has_vswitchd() {
+        if self.node.has_userspace_datapath() {
             self.ovsdb.vsctl_no_wait("set Open_vSwitch . external_ids:ovn-bridge-datapath-type=netdev")?;
         }
         Ok(())
@@ -122,7 +132,7 @@ impl Hypervisor {
         link::address(&self.ns, device, &format!("{}/{}", self.site.address, self.site.prefix))
     }
 
-    /// Starts ovs-vswitchd, which has the underlay in a bridge of its own.
+    /// Starts ovs-vswitchd, whose userspace datapath has the underlay in a bridge of its own.
     ///
     /// # Errors
     ///
@@ -132,9 +142,14 @@ impl Hypervisor {
             bail!("{}: ovs-vswitchd is running already", self.name);
         }
         let mut command = self.daemon(artifacts::require_program("ovs-vswitchd")?);
-        // Without --disable-system it would look for the kernel module.
-        command.arg(self.ovsdb.remote()).args(["--disable-system", "--no-chdir", "--pidfile"]);
+        command.arg(self.ovsdb.remote()).args(["--no-chdir", "--pidfile"]);
         command.arg(format!("--unixctl={}", self.control("vswitchd").display()));
+        if !self.node.has_userspace_datapath() {
+            self.vswitchd = Some(self.ns.spawn("ovs-vswitchd", command, &self.log("ovs-vswitchd"))?);
+            return Ok(());
+        }
+        // Without it, it would look for the kernel module.
+        command.arg("--disable-system");
         self.vswitchd = Some(self.ns.spawn("ovs-vswitchd", command, &self.log("ovs-vswitchd"))?);
         self.make_underlay()
     }
@@ -173,13 +188,13 @@ impl Hypervisor {
             bail!("{}: the controller is running already", self.name);
         }
         let command = match self.node {
-            Node::Stock => {
+            Node::Stock | Node::StockKernel => {
                 let mut command = self.daemon(artifacts::require_program("ovn-controller")?);
                 // 23.03 knows no --unixctl: its control socket is $OVN_RUNDIR/ovn-controller.PID.ctl.
                 command.arg(self.ovsdb.remote()).arg("--no-chdir");
                 command
             }
-            Node::Oxbow | Node::OpenFlow => self.node_command()?,
+            Node::Oxbow | Node::OpenFlow | Node::BesideKernel => self.node_command()?,
         };
         let process = self.ns.spawn(&format!("controller of {}", self.name), command, &self.log("controller"))?;
         self.controller = Some(process);
@@ -301,8 +316,8 @@ impl Hypervisor {
     pub fn appctl(&self, args: &str) -> Result<String> {
         let Some(controller) = &self.controller else { bail!("{}: no controller is running", self.name) };
         let target = match self.node {
-            Node::Stock => self.dir.join(format!("ovn-controller.{}.ctl", controller.pid())),
-            Node::Oxbow | Node::OpenFlow => self.control("node"),
+            Node::Stock | Node::StockKernel => self.dir.join(format!("ovn-controller.{}.ctl", controller.pid())),
+            Node::Oxbow | Node::OpenFlow | Node::BesideKernel => self.control("node"),
         };
         let mut command = Command::new(artifacts::require_program("ovn-appctl")?);
         command.arg("-t").arg(target).args(crate::process::words(args));
@@ -337,6 +352,18 @@ impl Hypervisor {
     /// A report as `oxbow` prints it.
     fn printed<T: serde::de::DeserializeOwned + std::fmt::Display>(&self, method: &str) -> Result<String> {
         self.report::<T>(method).map(|report| report.to_string())
+    }
+
+    /// Sends a command to ovs-vswitchd's control socket.
+    ///
+    /// # Errors
+    ///
+    /// When none runs.
+    pub fn vswitchd_appctl(&self, args: &str) -> Result<String> {
+        let target = self.control("vswitchd").display().to_string();
+        let words = crate::process::words(args);
+        let args: Vec<&str> = ["-t", &target].into_iter().chain(words.iter().map(String::as_str)).collect();
+        self.ns.run("ovs-appctl", &args)
     }
 
     /// Takes the controller's process out, e.g. to kill it; [`Hypervisor::start_controller`] starts another.

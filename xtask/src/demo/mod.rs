@@ -92,7 +92,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     prepare(args)?;
     let image = guest_image(args)?;
     println!("ready after {} ms\n", start.elapsed().as_millis());
+    show(args, image)
+}
 
+/// The demonstration with virtual machines as guests, which boot this kernel: a ring of `cargo xtask vm`.
+pub(crate) fn with_machines(kernel: &Kernel) -> Result<String> {
+    #[derive(clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: Args,
+    }
+    let Only { args } = <Only as clap::Parser>::try_parse_from(["demo", "--guests=qemu"])?;
+    prepare(&args)?;
+    show(&args, Some(GuestImage::small(kernel)?))?;
+    Ok("the life cycle of a VIF, guests on taps".to_owned())
+}
+
+/// Sets the scene and tells the story.
+fn show(args: &Args, image: Option<GuestImage>) -> Result<()> {
     let northd = if args.northd == Make::Stock { Northd::Stock } else { Northd::Oxbow };
     let (node, controller) = match (args.node, args.backend) {
         (Make::Stock, _) => (Node::Stock, "ovn-controller and ovs-vswitchd"),

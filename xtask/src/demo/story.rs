@@ -333,7 +333,7 @@ impl Story {
         self.cloud.create_tap(hypervisor, spec)?;
         let (vif, host) = (self.cloud.vif(port)?, self.cloud.hypervisor_of(port)?);
         // ovs-vswitchd's userspace datapath takes only whole packets from a tap.
-        let nic = Nic::on_tap(vif.device(), mac, host.node() == Node::Oxbow);
+        let nic = Nic::on_tap(vif.device(), mac, !host.node().has_userspace_datapath());
         let mut machine = MachineSpec::small(port, std::slice::from_ref(&nic));
         machine.addresses = &vif.spec().addresses;
         let machine = Machine::start(host.ns(), image, &machine)?;

@@ -1,4 +1,4 @@
-//! Ring `cloud`: a cloud of two hypervisors, with real databases, inside one machine.
+//! Rings `cloud` and `ovs`: clouds of two hypervisors, with real databases, inside one machine.
 
 use anyhow::Result;
 use oxbow_testkit::Netns;
@@ -31,24 +31,59 @@ pub(super) const PROGRAMS: [&str; 15] = [
     "iperf3",
 ];
 
-/// What is run: test executables of the package oxbow-tests, and the tests of them.
-const TESTS: [(&str, &[&str]); 2] = [
-    ("cloud_seams", &["our_northd_with_our_node", "our_nodes_talk_over_ipv6", "our_node_talks_to_a_stock_controller"]),
-    ("cloud_restart", &[]),
-];
+/// Modules of the kernel's Open vSwitch datapath, with the tunnels and the connection tracking that ovs-vswitchd asks it for.
+const OVS_MODULES: [&str; 5] = ["openvswitch", "geneve", "vport_geneve", "nf_conntrack_netlink", "sch_htb"];
 
+/// Test executables of the package oxbow-tests: how they are built, which they are and which tests of theirs are run, and modules they need.
+struct Tests {
+    features: &'static [&'static str],
+    executables: &'static [(&'static str, &'static [&'static str])],
+    modules: &'static [&'static str],
+}
+
+/// Clouds on this kernel, attached by what it has; one reaches its neighbour on the wire that runs Debian's daemons.
+const CLOUD: Tests = Tests {
+    features: &[],
+    executables: &[
+        (
+            "cloud_seams",
+            &["our_northd_with_our_node", "our_nodes_talk_over_ipv6", "our_node_talks_to_a_stock_controller"],
+        ),
+        ("cloud_restart", &[]),
+    ],
+    modules: &[],
+};
+
+/// The kernel's Open vSwitch datapath, beside us and against us.
+const OVS: Tests = Tests {
+    features: &["--features", "oxbow-tests/ovs-kernel"],
+    executables: &[("vm_ovs_kernel", &[])],
+    modules: &OVS_MODULES,
+};
+
+/// Ring `cloud`.
 pub(super) fn run(lab: &mut Lab, kernel: &Kernel) -> Result<String> {
-    let tests = executables::build(&["test", "--no-run", "--tests", "--package", "oxbow-tests"])?;
-    let tests = tests.into_iter().filter(|test| TESTS.iter().any(|(name, _)| *name == test.name));
+    run_tests(lab, kernel, &CLOUD)
+}
+
+/// Ring `ovs`: the same with the kernel's Open vSwitch datapath.
+pub(super) fn run_with_ovs(lab: &mut Lab, kernel: &Kernel) -> Result<String> {
+    run_tests(lab, kernel, &OVS)
+}
+
+fn run_tests(lab: &mut Lab, kernel: &Kernel, tests: &Tests) -> Result<String> {
+    let build = [&["test", "--no-run", "--tests", "--package", "oxbow-tests"], tests.features].concat();
+    let executables = executables::build(&build)?.into_iter();
+    let wanted = executables.filter(|test| tests.executables.iter().any(|(name, _)| *name == test.name));
     let mut root = GuestRoot::new()?;
     stock(&mut root)?;
-    let all: Vec<Executable> = daemons()?.into_iter().chain(tests).collect();
+    let all: Vec<Executable> = daemons()?.into_iter().chain(wanted).collect();
     suite::install(&mut root, lab, &all)?;
-    let image = GuestImage::with(kernel, &ring0::MODULES, root)?;
+    let image = GuestImage::with(kernel, &[&ring0::MODULES, tests.modules].concat(), root)?;
     let ns = Netns::new("vm")?;
     let mut machine = lab.boot(&ns, &image, "cloud", &[Nic::unplugged("0a:00:00:00:00:01")], MEMORY)?;
     let mut passed = 0;
-    for (name, tests) in TESTS {
+    for (name, tests) in tests.executables {
         let filters = lab.filters();
         passed += suite::run(lab, &mut machine, name, if filters.is_empty() { tests } else { &filters })?;
     }

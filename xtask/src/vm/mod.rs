@@ -7,6 +7,7 @@ mod load;
 mod report;
 mod ring0;
 mod suite;
+mod wire;
 
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use oxbow_vm_tests::{Choice, Kernel};
 
+use crate::demo;
 use crate::setup::{self, Need};
 use lab::Lab;
 use report::{Ended, Report};
@@ -52,6 +54,13 @@ enum Ring {
     Ring0,
     /// A cloud of two hypervisors with real databases in one machine: tests of the package oxbow-tests.
     Cloud,
+    /// The same with the kernel's Open vSwitch datapath: oxbow-node beside an ovs-vswitchd that has it, and against it on the wire.
+    Ovs,
+    /// Two machines as two hypervisors: ping and TCP across Geneve, over virtio-net and e1000e on wires, and over taps with offloads.
+    Wire,
+    /// Virtual machines as guests: the life of a VIF (`cargo xtask demo`), its guests booting this kernel on taps of hypervisors on this
+    /// machine.
+    Guests,
 }
 
 impl Ring {
@@ -60,6 +69,9 @@ impl Ring {
             Self::Load => load::run(lab, kernel),
             Self::Ring0 => ring0::run(lab, kernel),
             Self::Cloud => cloud::run(lab, kernel),
+            Self::Ovs => cloud::run_with_ovs(lab, kernel),
+            Self::Wire => wire::run(lab, kernel),
+            Self::Guests => demo::with_machines(kernel),
         }
     }
 
