@@ -18,7 +18,7 @@ pub use inspect::Surroundings;
 use crate::activation::listen::Listeners;
 use crate::backend::{Backend, Beside};
 use crate::config::{Config, Identity};
-use crate::dataplane::{Dataplane, LocalVif, Opener};
+use crate::dataplane::{Dataplane, LocalVif, LogicalPort, Opener};
 use crate::fdb::Fdb;
 use crate::generation::Generations;
 use crate::kernel::Kernel;
@@ -144,6 +144,8 @@ pub struct Engine {
     listeners: Listeners,
     committed: HashSet<LocalVif>,
     commit_error: Option<String>,
+    /// What the last commit had no room for.
+    shortages: Vec<(Option<LogicalPort>, String)>,
     retry_kernel_at_ms: u64,
     chassis_taken: BTreeSet<String>,
     registered_as: Option<String>,
@@ -204,6 +206,7 @@ impl Engine {
             listeners: Listeners::default(),
             committed: HashSet::new(),
             commit_error: None,
+            shortages: Vec::new(),
             retry_kernel_at_ms: 0,
             chassis_taken: BTreeSet::new(),
             registered_as: None,
