@@ -255,8 +255,15 @@ impl Backend {
         for (index, table) in &table_writes.tables {
             self.instance.maps.tables.set(*index, table)?;
         }
-        for write in &stage_writes {
+        // What goes makes room for what comes.
+        for write in stage_writes.iter().filter(|write| write.stale) {
+            self.instance.maps.datapaths.remove(&write.datapath)?;
+        }
+        for write in stage_writes.iter().filter(|write| !write.stale) {
             self.instance.maps.datapaths.insert(&write.datapath, &write.value)?;
+        }
+        for key in &group_writes.stale {
+            self.instance.maps.groups.remove(key)?;
         }
         for (key, chunk) in &group_writes.chunks {
             self.instance.maps.groups.insert(key, chunk)?;
