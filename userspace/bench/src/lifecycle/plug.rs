@@ -65,6 +65,7 @@ pub(super) fn run(session: &mut Session, others: usize) -> Result<()> {
             for site in &mut sites {
                 site.cloud.add_vif(HERE, network::guest(RESIDENT))?;
                 site.cloud.sync()?;
+                site.is_second = true;
             }
         }
         contest(&title(others, is_second), usual).run(session, |contender| sites[contender].round())?;
@@ -104,6 +105,7 @@ struct Site {
     tunnel: Tunnel,
     daemons: Vec<u32>,
     next: usize,
+    is_second: bool,
 }
 
 fn milliseconds(from: Instant, to: Instant) -> f64 {
@@ -128,12 +130,17 @@ impl Site {
         let tunnel = Tunnel::listen(cloud.central_ns(), "to-hv1")?;
         let mut daemons: Vec<u32> = cloud.hypervisors().iter().flat_map(|hypervisor| hypervisor.daemons()).collect();
         daemons.extend(cloud.central().northd_pid());
-        Ok(Self { cloud, observer, _doors: doors, tunnel, daemons, next: FIRST })
+        Ok(Self { cloud, observer, _doors: doors, tunnel, daemons, next: FIRST, is_second: false })
     }
 
     fn round(&mut self) -> Result<Vec<f64>> {
         let number = self.next;
         self.next += 1;
+        if !self.is_second && self.cloud.hypervisors()[HERE].node() == Node::Stock {
+            // ovn-controller keeps a switch whose last port has left until it computes everything anew: only then is a VIF the first again.
+            self.cloud.hypervisors()[HERE].appctl("recompute")?;
+            self.cloud.sync()?;
+        }
         let (port, pinger) = (network::name(number), network::address(PINGER));
         let vif = self.cloud.create_vif(HERE, network::guest(number))?;
         let device = vif.device().to_owned();
