@@ -98,6 +98,12 @@ impl GuestRoot {
         self.executable(&path, &inside)
     }
 
+    /// Adds an installed program under another name, with the libraries it needs. busybox's shell takes its own `ip`, whatever `PATH` says: scripts that mean the
+    /// real one call it by a name of its own.
+    pub fn program_as(&mut self, name: &str, inside: &str) -> Result<()> {
+        self.executable(&require_program(name)?, inside)
+    }
+
     /// Adds an executable that was built here: without its debugging information, and with the libraries it needs.
     pub fn built(&mut self, source: &Path, name: &str) -> Result<()> {
         let stripped = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;

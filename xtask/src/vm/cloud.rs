@@ -32,7 +32,7 @@ pub(super) const PROGRAMS: [&str; 15] = [
 ];
 
 /// Modules of the kernel's Open vSwitch datapath, with the tunnels and the connection tracking that ovs-vswitchd asks it for.
-const OVS_MODULES: [&str; 5] = ["openvswitch", "geneve", "vport_geneve", "nf_conntrack_netlink", "sch_htb"];
+pub(super) const OVS_MODULES: [&str; 5] = ["openvswitch", "geneve", "vport_geneve", "nf_conntrack_netlink", "sch_htb"];
 
 /// Test executables of the package oxbow-tests: how they are built, which they are and which tests of theirs are run, and modules they need.
 struct Tests {

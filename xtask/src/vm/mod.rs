@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: other kernels, in virtual machines.
 
+mod bench;
 mod cloud;
 mod executables;
 mod lab;
@@ -61,6 +62,8 @@ enum Ring {
     /// Virtual machines as guests: the life of a VIF (`cargo xtask demo`), its guests booting this kernel on taps of hypervisors on this
     /// machine.
     Guests,
+    /// `bench datapath` against the kernel's Open vSwitch datapath: ratios under the same emulation.
+    Bench,
 }
 
 impl Ring {
@@ -71,6 +74,7 @@ impl Ring {
             Self::Cloud => cloud::run(lab, kernel),
             Self::Ovs => cloud::run_with_ovs(lab, kernel),
             Self::Wire => wire::run(lab, kernel),
+            Self::Bench => bench::run(lab, kernel),
             Self::Guests => demo::with_machines(kernel),
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! They are assembled by hand so that nothing a compiler or a library adds is measured with them.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use oxbow_testkit::Netns;
@@ -12,6 +15,7 @@ use oxbow_testkit::Netns;
 const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const PROG_LOAD: libc::c_long = 5;
+const OBJ_PIN: libc::c_long = 6;
 const LINK_CREATE: libc::c_long = 28;
 const PROG_TYPE_SCHED_CLS: u64 = 3;
 const MAP_TYPE_PERCPU_ARRAY: u64 = 6;
@@ -43,28 +47,68 @@ fn load(code: &[u64]) -> Result<OwnedFd> {
     Ok(descriptor(bpf(PROG_LOAD, &mut attr).context("cannot load a program of the bench's own")?))
 }
 
-/// A program attached to a device's ingress until this is dropped.
+/// A program attached to a device's ingress until this is dropped: by a link of tcx, or (before Linux 6.6) by a filter of clsact.
 #[derive(Debug)]
 pub(super) struct Attached {
-    _link: OwnedFd,
+    _link: Option<OwnedFd>,
+    _filter: Option<Filter>,
+}
+
+/// The only filter on a device's clsact.
+#[derive(Debug)]
+struct Filter {
+    /// The namespace, as `nsenter --net=` takes it.
+    ns: PathBuf,
+    device: String,
 }
 
 fn attach(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Attached> {
-    let link = ns.enter(|| -> Result<i64> {
+    let link = ns.enter(|| -> Result<io::Result<i64>> {
         let index = nix::net::if_::if_nametoindex(device).with_context(|| format!("no device {device}"))?;
         let mut attr = [0u64; 16];
         attr[0] = u64::from(program.as_raw_fd().cast_unsigned()) | u64::from(index) << 32;
         attr[1] = TCX_INGRESS;
-        bpf(LINK_CREATE, &mut attr).with_context(|| format!("cannot attach to {device} by tcx (Linux 6.6)"))
+        Ok(bpf(LINK_CREATE, &mut attr))
     })??;
-    Ok(Attached { _link: descriptor(link) })
+    match link {
+        Ok(link) => Ok(Attached { _link: Some(descriptor(link)), _filter: None }),
+        // What a kernel says that does not know the attach type.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Ok(Attached { _link: None, _filter: Some(filter(program, ns, device)?) })
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot attach to {device} by tcx")),
+    }
+}
+
+/// Attaches by clsact: tc takes the program from a pin.
+fn filter(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Filter> {
+    let pin = format!("/sys/fs/bpf/oxbow-bench-{}-{}", std::process::id(), program.as_raw_fd());
+    let path = CString::new(pin.as_str()).context("a path with a NUL")?;
+    let mut attr = [0u64; 16];
+    attr[0] = path.as_ptr() as u64;
+    attr[1] = u64::from(program.as_raw_fd().cast_unsigned());
+    bpf(OBJ_PIN, &mut attr).with_context(|| format!("cannot pin a program at {pin} (is it a bpffs?)"))?;
+    ns.run("tc", &["qdisc", "add", "dev", device, "clsact"])?;
+    let made = Filter { ns: ns.path(), device: device.to_owned() };
+    let added = ns.run("tc", &["filter", "add", "dev", device, "ingress", "bpf", "da", "object-pinned", &pin]);
+    std::fs::remove_file(&pin).with_context(|| format!("cannot remove {pin}"))?;
+    added.map(|_| made)
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.ns.display())).args(["tc", "qdisc", "del", "dev", &self.device, "clsact"]);
+        // Fails when the device is gone, and then so is the filter.
+        let _ = command.stderr(Stdio::null()).status();
+    }
 }
 
 /// Sends everything that arrives at device `from` of the namespace out by its device `to`: `return bpf_redirect(to, 0)`, nothing else.
 ///
 /// # Errors
 ///
-/// Without root, before Linux 6.6, or when a device does not exist.
+/// Without root, or when a device does not exist.
 pub(super) fn redirect(ns: &Netns, from: &str, to: &str) -> Result<Attached> {
     let index = ns.enter(|| nix::net::if_::if_nametoindex(to))?.with_context(|| format!("no device {to}"))?;
     // r1 = index; r2 = 0; call bpf_redirect; exit
@@ -86,7 +130,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// Without root, before Linux 6.6, or when the device does not exist.
+    /// Without root, or when the device does not exist.
     pub(super) fn attach(ns: &Netns, device: &str) -> Result<Self> {
         let mut attr = [0u64; 16];
         // type, key size; value size, entries

@@ -5,6 +5,7 @@
 
 mod bpf;
 mod guest;
+mod kernel_ovs;
 mod load;
 mod rig;
 
@@ -28,6 +29,10 @@ pub struct Args {
     /// Milliseconds that a contender is measured for in each round [default: 100, quick: 40].
     #[arg(long, value_name = "MS")]
     slice: Option<u64>,
+    /// Against the kernel's Open vSwitch datapath instead: its module must be loaded (`cargo xtask vm --ring bench` does it in a virtual
+    /// machine).
+    #[arg(long)]
+    kernel_ovs: bool,
 }
 
 const OXBOW: &str = "Oxbow";
@@ -48,6 +53,9 @@ const ROUNDS: u32 = 31;
 pub fn run(args: &Args, session: &mut Session) -> Result<()> {
     let slice = args.slice.unwrap_or(if session.quick() { 40 } else { 100 });
     let slice = Duration::from_millis(slice);
+    if args.kernel_ovs {
+        return kernel_ovs::run(session, slice);
+    }
     local(session, slice)?;
     remote(session, slice)
 }

@@ -4,9 +4,9 @@ for command in status debug/problems debug/ports debug/dataplane drops; do
     echo "\$ appctl $command"
     ovn-appctl -t /run/ovs/node.ctl $command
 done
-ip -s addr
-ip route
-ip neigh
+/oxbow/ip -s addr
+/oxbow/ip route
+/oxbow/ip neigh
 tail -n 40 /run/ovs/node.log
 if [ -d /run/ovn ]; then
     ovn-nbctl --db=unix:/run/ovn/nb.sock show

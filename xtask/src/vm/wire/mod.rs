@@ -74,6 +74,7 @@ fn image(lab: &mut Lab, kernel: &Kernel) -> Result<GuestImage> {
         root.built(&daemon.path, &format!("usr/sbin/{}", daemon.name))?;
     }
     root.copy_as(&lab.object()?, "usr/lib/oxbow/oxbow-datapath.o")?;
+    root.program_as("ip", "oxbow/ip")?;
     for (name, script) in SCRIPTS {
         root.file(&format!("oxbow/{name}"), 0o755, script.to_vec());
     }
@@ -101,8 +102,8 @@ fn tell(machines: &mut [Machine]) -> Result<String> {
     let [hv1, hv2] = machines else { bail!("there are two machines") };
     for (machine, host) in [(&mut *hv1, 1), (&mut *hv2, 2)] {
         for index in 0..UNDERLAYS.len() {
-            machine.check(&format!("ip link set eth{index} mtu {UNDERLAY_MTU} up"))?;
-            machine.check(&format!("ip addr add {}/24 dev eth{index}", address(index, host)))?;
+            machine.check(&format!("/oxbow/ip link set eth{index} mtu {UNDERLAY_MTU} up"))?;
+            machine.check(&format!("/oxbow/ip addr add {}/24 dev eth{index}", address(index, host)))?;
         }
     }
     hv1.check(&format!("/oxbow/central.sh {} 2>&1", address(0, 1)))?;
@@ -159,7 +160,7 @@ fn talk(hv1: &mut Machine, hv2: &mut Machine, index: usize) -> Result<String> {
     until(hv2, "tcpdump", "cat /tmp/capture", "listening on")?;
     for (client, from, to) in [(&mut *hv1, 1, 2), (&mut *hv2, 2, 1)] {
         let (_, address) = guest(to);
-        let inside = format!("ip netns exec vm{from}");
+        let inside = format!("/oxbow/ip netns exec vm{from}");
         until(client, "an echo reply", &format!("{inside} ping -n -c 1 -W 2 {address}"), " 0% packet loss")?;
         let answered = client.check(&format!("{inside} ping -n -q -c 20 -i 0.05 -W 5 -s 1400 {address}"))?;
         ensure!(answered.contains(" 20 received"), "echo requests were lost:\n{answered}");
