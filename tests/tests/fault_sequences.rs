@@ -163,7 +163,7 @@ impl World<'_> {
             12 => self.delete_port(port),
             13 => self.add_port(port),
             14 => {
-                let host = 1 + self.random.below(200);
+                let host = 10 * (port + 1) + self.random.below(9);
                 self.delete_port(port)?;
                 self.add_port(port)?;
                 self.nb(&format!("lsp-set-addresses lp{port} '00:00:00:00:02:{port:02x} 10.0.0.{host}'"))

@@ -8,6 +8,7 @@ mod agree;
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod gen_idl;
 mod parity;
 mod process;
@@ -43,6 +44,7 @@ enum Command {
     GenIdl(gen_idl::Args),
     Parity(parity::Args),
     Agree(agree::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +68,6 @@ fn run(command: Command) -> Result<()> {
         Command::GenIdl(args) => gen_idl::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Agree(args) => agree::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     }
 }

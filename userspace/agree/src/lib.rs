@@ -18,6 +18,7 @@ pub mod hostile;
 pub mod kernel;
 pub mod microflow;
 
+pub mod parsers;
 pub mod session;
 pub mod southbound;
 pub mod topology;

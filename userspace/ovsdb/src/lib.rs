@@ -41,6 +41,8 @@ pub use definition::{ColumnDef, ColumnShape, DatabaseDef, Multiplicity, Referenc
 pub use framer::{Frame, FrameError, Framer};
 pub use replica::{ColumnSet, Referrers, Replica, ReplicaError, RowChange};
 pub use row::{Row, RowDraft};
+#[doc(hidden)]
+pub use session::hearsay;
 pub use text::Text;
 pub use tls::TlsFiles;
 pub use transaction::{

@@ -256,14 +256,19 @@ impl Replica {
         changes
     }
 
-    /// Applies what the server sent. On a reset the rows are replaced as a whole, and only what really differs between
+    /// Applies what the server sent, or, if some of it does not fit, nothing. On a reset the rows are replaced as a whole, and only what really differs between
     /// the old content and the new is reported.
     pub(crate) fn apply(&mut self, batch: UpdateBatch) -> Result<Vec<RowChange>, ReplicaError> {
         let Some(layout) = batch.reset else {
             let mut changes = Vec::with_capacity(batch.rows.len());
             for update in batch.rows {
-                if let Some(change) = self.apply_row(update)? {
-                    changes.push(change);
+                match self.apply_row(update) {
+                    Ok(change) => changes.extend(change),
+                    Err(error) => {
+                        // All of it or nothing: what nobody is told must not stay.
+                        changes.into_iter().rev().for_each(|change| self.undo(change));
+                        return Err(error);
+                    }
                 }
             }
             return Ok(changes);
@@ -282,6 +287,14 @@ impl Replica {
         }
         self.tables = fresh.tables;
         Ok(changes)
+    }
+
+    fn undo(&mut self, change: RowChange) {
+        let rows = &mut self.tables[usize::from(change.table.index)].rows;
+        match change.old {
+            Some(old) => rows.insert(change.uuid, old),
+            None => rows.remove(&change.uuid),
+        };
     }
 
     fn apply_row(&mut self, update: RowUpdate) -> Result<Option<RowChange>, ReplicaError> {

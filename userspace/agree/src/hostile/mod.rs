@@ -112,6 +112,59 @@ pub fn judge(
     Ok(tally)
 }
 
+/// A cloud whose programs take any frame at any device.
+pub struct Entry {
+    session: Session,
+    maker: Maker,
+}
+
+impl Entry {
+    /// A random cloud of two hypervisors.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub fn start(seed: u64) -> Result<Entry> {
+        let lines = crate::topology::random(seed);
+        let session = Session::start(2, |nb| nb.nbctl(&lines.lines().collect::<Vec<_>>().join(" -- ")).map(|_| ()))?;
+        let maker = Maker::new(&session, seed)?;
+        Ok(Entry { session, maker })
+    }
+
+    /// The first byte says where the rest arrives. What is wrong, a text each; frames that need real devices are not judged.
+    ///
+    /// # Errors
+    /// When a judge fails.
+    pub fn judge(&mut self, input: &[u8]) -> Result<Vec<String>> {
+        let Some((&place, frame)) = input.split_first() else { return Ok(Vec::new()) };
+        if frame.len() < 14 || is_tagged(frame) {
+            return Ok(Vec::new());
+        }
+        let here = usize::from(place & 1);
+        let senders = &self.maker.senders[here];
+        let at = usize::from(place >> 1) % (senders.len() + 1);
+        let case = match senders.get(at) {
+            Some((ifindex, _)) => Case {
+                hypervisor: here,
+                at: Where::Vif(*ifindex),
+                expected: Expected::Reference(Arrival::Device { ifindex: *ifindex }),
+                frame: frame.to_vec(),
+            },
+            None => {
+                let addresses = [ip4(0).into(), ip4(1).into()];
+                let expected = match outer::read(frame, &addresses[here..=here], &addresses[1 - here..=1 - here]) {
+                    Outer::Host => Expected::Host,
+                    Outer::Refused(reason) => Expected::Refused(reason),
+                    Outer::Inner(arrival, inner) => Expected::Inner(arrival, inner),
+                };
+                Case { hypervisor: here, at: Where::Underlay, expected, frame: frame.to_vec() }
+            }
+        };
+        let program = self.session.cloud.hypervisor(here).context("no such hypervisor")?.compiler.program();
+        let kernel = self.session.kernels.get_mut(here).context("no such hypervisor")?;
+        run::batch(kernel, program, &[case], false, &mut Tally::default())
+    }
+}
+
 /// Makes batches.
 struct Maker {
     generator: Generator,

@@ -1,7 +1,7 @@
 //! From the pipeline's rules to keys and operations. Pure.
 
 mod acts;
-mod location;
+pub mod location;
 mod matching;
 
 pub use acts::{ActError, Compiled, compile};

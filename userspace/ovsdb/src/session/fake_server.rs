@@ -500,6 +500,11 @@ impl Rig {
         panic!("never quiet: {self:#?}");
     }
 
+    /// Whether there is a wire.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// The replica's rows as the server keeps them.
     pub(super) fn content(&self) -> BTreeMap<Uuid, Stored> {
         let rows = self.replica.rows(&TABLE);

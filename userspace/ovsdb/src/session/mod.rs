@@ -16,6 +16,7 @@
 
 mod conditions;
 mod connection;
+pub mod hearsay;
 mod reconnect;
 mod reply;
 mod server_database;

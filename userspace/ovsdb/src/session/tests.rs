@@ -500,3 +500,69 @@ fn a_disconnect_at_any_message_boundary_loses_nothing_and_invents_nothing() {
     }
     assert!(histories > 600, "only {histories} histories had a cut");
 }
+
+/// Every file of a corpus, in order.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut files: Vec<_> = std::fs::read_dir(&dir)
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files.into_iter().map(|file| (file.display().to_string(), std::fs::read(&file).unwrap())).collect()
+}
+
+/// What each kind of server says to a client that asks for everything and a lock, and again after the connection broke.
+fn conversation(kind: Kind) -> Vec<u8> {
+    let mut rig = Rig::new(kind, |config| {
+        config.lock = Some(LockRequest { name: "lock".to_owned(), steal: false });
+        config.remotes = vec!["hearsay:0".to_owned()];
+    });
+    let rows = [1, 2, 3].map(|i| (Uuid::from_u128(i as u128), Some(Stored::new(i, "first"))));
+    rig.server.commit(rows.to_vec());
+    let mut said = Vec::new();
+    for text in ["second", "third"] {
+        // Whole, then a few bytes at a time.
+        said.push(if text == "second" { 0xfe } else { 7 });
+        for round in 0..200 {
+            rig.settle();
+            if let Some(message) = rig.server.to_client.front() {
+                said.extend(message.to_string().bytes());
+            }
+            let idle = !rig.step_to_client() && !rig.step_to_server();
+            if idle && rig.is_connected() {
+                if round > 100 {
+                    break;
+                }
+                rig.server.commit(vec![
+                    (rows[0].0, Some(Stored { refs: vec![rows[1].0], ..Stored::new(round, text) })),
+                    (rows[2].0, None),
+                ]);
+            } else if idle {
+                rig.step_time();
+            }
+        }
+        said.push(0xff);
+        rig.cut();
+    }
+    said
+}
+
+/// The corpora are the start of fuzzing (`cargo fuzz run session` in this crate's directory); `OXBOW_RECORD=1` writes the conversations anew.
+#[test]
+fn what_the_corpus_says_is_heard_without_harm() {
+    for kind in [Kind::Clustered, Kind::Standalone, Kind::CondOnly, Kind::Plain] {
+        let said = conversation(kind);
+        if std::env::var_os("OXBOW_RECORD").is_some() {
+            let file = format!("{}/fuzz/corpus/session/{kind:?}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(file, &said).unwrap();
+        }
+        let heard = super::hearsay::hear(&said);
+        assert!(heard.synchronized > 0 && heard.changes > 3, "{kind:?}: {heard:?}\n{}", String::from_utf8_lossy(&said));
+    }
+    let files = corpus("session");
+    assert!(files.len() >= 4, "{files:?}");
+    for (_, bytes) in files {
+        let _ = super::hearsay::hear(&bytes);
+    }
+}
