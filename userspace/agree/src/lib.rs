@@ -11,6 +11,7 @@
 //! [`kernel::Kernel`] runs the loaded programs of one hypervisor on real devices and is compared with the reference arrival by arrival. A
 //! [`session::Session`] is all of it for one cloud.
 
+pub mod bridge;
 pub mod cloud;
 pub mod compare;
 pub mod generator;

@@ -41,6 +41,9 @@ struct Args {
     /// Seed of clouds and packets: the same seed, the same run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One packet in this many also goes through an Open vSwitch with the OpenFlow backend's flows; 0: none does.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    openflow: usize,
     /// How many disagreements to print in full.
     #[arg(long, default_value_t = 3)]
     show: usize,
@@ -85,6 +88,9 @@ fn run(args: &Args) -> Result<bool> {
         let show = args.show.saturating_sub(sum.disagreements);
         let mut session = Session::start(args.hypervisors.into(), |nb| cloud.fill(nb))
             .with_context(|| format!("cloud {}", cloud.name))?;
+        if args.openflow > 0 {
+            session = session.with_bridges(args.openflow).with_context(|| format!("cloud {}", cloud.name))?;
+        }
         let tally = session
             .judge(packets, seed, show, |text| {
                 println!("--- {}{text}", cloud.explain());
@@ -94,19 +100,23 @@ fn run(args: &Args) -> Result<bool> {
         let abstained: usize = tally.abstained.values().sum();
         println!(
             "{seconds:>5} s  {:<24} {:>6} packets, {:>6} delivered, {abstained:>5} not judged by ovn-trace, {:>6} frames through the programs \
-             ({} from the cache, {} test runs besides), {} disagreements",
+             ({} from the cache, {} test runs besides), {:>5} through bridges, {} disagreements",
             cloud.name,
             tally.packets,
             tally.delivered,
             tally.frames,
             tally.cached,
             tally.test_runs,
+            tally.bridged,
             tally.disagreements
         );
         sum += tally;
     }
     for (why, n) in &sum.abstained {
         println!("not judged by ovn-trace: {n} packets: {why}");
+    }
+    for (why, n) in &sum.not_bridged {
+        println!("not judged through bridges: {n} frames: {why}");
     }
     println!("agree: topologies {}, packets {}, disagreements {}", contents.len(), sum.packets, sum.disagreements);
     Ok(sum.disagreements == 0)

@@ -1,5 +1,6 @@
 //! One cloud under judgement: packets in, disagreements out.
 
+use crate::bridge::{Bridge, Way};
 use crate::cloud::Cloud;
 use crate::compare::{Verdict, judge};
 use crate::generator::{Generator, Identity};
@@ -7,7 +8,7 @@ use crate::kernel::{Kernel, Out, TestRun};
 use crate::southbound::{PortRow, Southbound};
 use crate::trace::Trace;
 use anyhow::{Context as _, Result, bail};
-use oxbow_pipeline::ir::{Location, PortKind};
+use oxbow_pipeline::ir::{Location, PortKind, Program};
 use oxbow_pipeline::reference::{Arrival, Destination, Outcome, run};
 use oxbow_testkit::random::Random;
 use oxbow_testkit::{Central, Netns, Northd, OvsdbServer};
@@ -29,6 +30,10 @@ pub struct Tally {
     pub cached: u64,
     /// Runs by BPF_PROG_TEST_RUN.
     pub test_runs: usize,
+    /// Frames that the bridges were given: each twice, and once to `ofproto/trace`.
+    pub bridged: usize,
+    /// Frames on which a bridge was not judged, by reason.
+    pub not_bridged: BTreeMap<&'static str, usize>,
     /// Disagreements.
     pub disagreements: usize,
 }
@@ -46,11 +51,15 @@ impl std::ops::AddAssign for Tally {
         self.frames += other.frames;
         self.cached += other.cached;
         self.test_runs += other.test_runs;
+        self.bridged += other.bridged;
+        for (why, n) in other.not_bridged {
+            *self.not_bridged.entry(why).or_default() += n;
+        }
         self.disagreements += other.disagreements;
     }
 }
 
-/// The loaded programs came to something else than the reference.
+/// The loaded programs, or a bridge, came to something else than the reference.
 struct KernelDisagreement<'a> {
     hypervisor: usize,
     arrival: Arrival,
@@ -92,6 +101,9 @@ pub struct Session {
     trace: Trace,
     pub(crate) cloud: Cloud,
     pub(crate) kernels: Vec<Kernel>,
+    bridges: Vec<Bridge>,
+    /// One packet in this many goes through the bridges.
+    bridge_share: usize,
     // Below what uses them.
     _central: Central,
     _ns: Netns,
@@ -124,7 +136,21 @@ impl Session {
             }
             kernels.push(Kernel::new(n, hypervisors, state)?);
         }
-        Ok(Session { south, trace, cloud, kernels, _central: central, _ns: ns, _dir: dir })
+        let (bridges, bridge_share) = (Vec::new(), 1);
+        Ok(Session { south, trace, cloud, kernels, bridges, bridge_share, _central: central, _ns: ns, _dir: dir })
+    }
+
+    /// Judges the OpenFlow backend as well: one packet in `share` goes through an Open vSwitch of each hypervisor it reaches.
+    ///
+    /// # Errors
+    /// When a switch does not start, or the backend cannot hold a program as it is.
+    pub fn with_bridges(mut self, share: usize) -> Result<Session> {
+        self.bridge_share = share.max(1);
+        for n in 0..self.cloud.len() {
+            let state = self.cloud.hypervisor(n).context("no such hypervisor")?;
+            self.bridges.push(Bridge::new(n, self.cloud.len(), state)?);
+        }
+        Ok(self)
     }
 
     /// Throws packets at every port. The first `show` disagreements are printed by `tell`.
@@ -238,6 +264,14 @@ impl Session {
                     kernel.forget()?;
                 }
             }
+            if let Some(bridge) = self.bridges.get_mut(here)
+                && tally.packets.is_multiple_of(self.bridge_share)
+            {
+                match bridge_abstains(program, arrival, &frame, &outcome) {
+                    Some(why) => *tally.not_bridged.entry(why).or_default() += 1,
+                    None => through_bridge(bridge, arrival, &frame, &expected, &outcome, tally, disagreements)?,
+                }
+            }
             for output in &outcome.outputs {
                 if let Destination::Tunnel { chassis, datapath, inport, outport } = output.destination {
                     open.push((
@@ -250,4 +284,65 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The same frame through a bridge: twice, the second time answered from Open vSwitch's own cache, and followed by `ofproto/trace`.
+fn through_bridge(
+    bridge: &mut Bridge,
+    arrival: Arrival,
+    frame: &[u8],
+    expected: &[Out],
+    outcome: &Outcome,
+    tally: &mut Tally,
+    disagreements: &mut Vec<String>,
+) -> Result<()> {
+    let learned = !outcome.learned.is_empty();
+    let (ways, text) = bridge.trace(arrival, frame)?;
+    let mut wanted: Vec<Way> = expected.iter().map(Way::from).collect();
+    wanted.sort();
+    if ways != wanted {
+        let frame: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        disagreements.push(format!(
+            "ofproto/trace and the reference disagree: {arrival:?}, frame {frame}\nexpected {wanted:?}\nactual {ways:?}\n{text}\n{:?}\n{:?}",
+            outcome.outputs, outcome.drops
+        ));
+        return Ok(());
+    }
+    for attempt in 0..if learned { 1 } else { 2 } {
+        let actual = bridge.run(arrival, frame)?;
+        tally.bridged += 1;
+        let same = actual.len() == expected.len() && actual.iter().zip(expected).all(|(a, e)| a.same_but_padding(e));
+        if !same {
+            let expected = expected.to_vec();
+            let hypervisor = 0;
+            let found =
+                KernelDisagreement { hypervisor, arrival, frame, attempt, expected, actual, outcome, counters: text };
+            disagreements.push(format!("the bridge and the reference disagree: {found}"));
+            break;
+        }
+    }
+    if learned {
+        bridge.forget()?;
+    }
+    Ok(())
+}
+
+/// What Open vSwitch does otherwise, or cannot do.
+fn bridge_abstains(program: &Program, arrival: Arrival, frame: &[u8], outcome: &Outcome) -> Option<&'static str> {
+    if !outcome.learned.is_empty() && frame.get(..6) == frame.get(6..12) {
+        return Some("Open vSwitch learns for the next packet, not for the one that teaches");
+    }
+    let half = |at: usize| frame.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    let is_tag = |at: usize| matches!(half(at), Some(0x8100 | 0x88a8));
+    if let Arrival::Device { ifindex } = arrival
+        && is_tag(12)
+        && is_tag(16)
+    {
+        let tag = half(14).map(|tci| tci & 0xfff);
+        let nested = |there: &Location| *there == Location::Local { ifindex, tag };
+        if program.ports().any(|port| nested(&port.location)) {
+            return Some("Open vSwitch does not see a tag below the one of a nested port; the flows drop such frames");
+        }
+    }
+    None
 }

@@ -232,7 +232,12 @@ fn variants(shape: Shape<'_>) -> Result<Vec<Known>, Unsupported> {
         let own = dims.iter().find(|dim| dim.field == field);
         let values: Vec<u16> = match own.map(|dim| (&dim.alternatives, dim.field)) {
             Some((Alternatives::List(list), _)) => {
-                let alone = field == Field::EthType || list.len() == 1;
+                // The type of ICMPv6 is told apart for neighbor discovery's fields only: they come with code 0, others need not.
+                let alone = match field {
+                    Field::EthType => true,
+                    Field::IpProto => list.len() == 1,
+                    _ => false,
+                };
                 if !alone && looked.is_empty() && touched.is_empty() {
                     continue;
                 }
@@ -354,7 +359,20 @@ fn flows(
     }
     if known.icmp6.is_some() {
         let code = Field::Icmp6Code;
-        if !fixed.iter().any(|(field, _)| *field == code) {
+        let zero = |dim: &Dim| matches!(&dim.alternatives, Alternatives::List(list) if **list == [Masked { value: 0, mask: 0xff }]);
+        if !shape.dims.iter().any(|dim| dim.field == code && zero(dim)) {
+            // With another code the packet has none of those fields: they read as 0, and setting them does nothing.
+            let discovery = |field: Field| oxm::of(field).is_some_and(|oxm| oxm.needs.icmp6_types().is_some());
+            if let Some(field) = shape.touched.iter().copied().find(|field| discovery(*field)) {
+                return Err(Unsupported::Prerequisite(field));
+            }
+            if let Some(dim) = shape.dims.iter().find(|dim| discovery(dim.field) && zero_fits(dim) != Some(false)) {
+                return Err(Unsupported::Prerequisite(dim.field));
+            }
+            if shape.dims.iter().any(|dim| dim.field == code) {
+                // A condition on the code that is not just 0: what is left of it is 0 or nothing.
+                return Err(Unsupported::Prerequisite(code));
+            }
             let mut texts = Vec::new();
             alternative(code, Masked { value: 0, mask: 0xff }, &mut texts)?;
             fixed.extend(texts.into_iter().map(|text| (code, text)));

@@ -154,6 +154,8 @@ impl Switch for OvsOfctl {
             let option = format!("{{class={class:#x},type={kind:#x},len={length}}}->tun_metadata0");
             self.ask(&["add-tlv-map", &self.bridge, &option])?;
         }
+        // By default a first fragment has no transport ports for Open vSwitch, and a flow that allows or denies them does not see it.
+        self.ask(&["set-frags", &self.bridge, "nx-match"])?;
         Ok(())
     }
 

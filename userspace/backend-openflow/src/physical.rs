@@ -100,6 +100,13 @@ pub(crate) fn port(program: &Program, wiring: &Wiring, at: (DatapathKey, PortKey
     };
     if let Some((OfPort(device), tag)) = place {
         flows.push(input(program, port, device, tag));
+        if let Some(tag) = tag {
+            // Taking one tag off does not make Open vSwitch look at the next (vlan-limit 1), so what flows say about tags would not hold for it.
+            for inner in [0x8100, 0x88a8] {
+                let matches = format!("in_port={device},eth_type={inner:#06x},vlan_tci={:#x}/0x1fff", 0x1000 | tag);
+                flows.push((FlowKey::new(INPUT, 160, &matches), "drop".to_owned()));
+            }
+        }
         flows.push((FlowKey::new(LOCAL_OUTPUT, 100, &here), format!("resubmit(,{LOOPBACK})")));
         let loopback = 1u32 << FLAG_LOOPBACK;
         flows.push((

@@ -71,7 +71,7 @@ pub struct Difference {
 
 /// What a bridge does. Calls are synchronous; when one returns without an error its effect is in the tables.
 pub trait Switch {
-    /// Makes the bridge ready for flows: Geneve's option has its field.
+    /// Makes the bridge ready for flows: Geneve's option has its field, and a first fragment its transport ports.
     ///
     /// # Errors
     /// When the bridge does not answer or has the field for something else.
