@@ -369,15 +369,23 @@ fn what_is_learned_is_used_and_told_and_survives_a_comparison() -> Result<()> {
     assert_eq!(bench.sent("p101")?.len(), 2, "flooded, to the nested port too\n{}", bench.backend.print());
     assert_eq!(bench.sent(oxbow_testkit::dummy_switch::UPLINK)?.len(), 1);
     bench.switch.receive("p101", &udp(1, 2, 53))?;
-    let mut told = [0; 64];
-    let mut told_any = String::new();
-    while !told_any.contains("event=ADDED") {
+    let mut told = String::new();
+    oxbow_testkit::wait_until("an event", oxbow_testkit::wait::PATIENCE, || {
+        // An idle ovs-vswitchd tells with its next turn.
+        bench.switch.control("version", &[])?;
         let mut ready = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-        ensure!(poll(&mut ready, 10_000u16)? > 0, "nothing was told but \"{told_any}\"");
-        let n = std::io::Read::read(&mut watch, &mut told)?;
-        ensure!(n > 0, "the watch ended");
-        told_any.push_str(&String::from_utf8_lossy(&told[..n]));
-    }
+        if poll(&mut ready, 100u16)? > 0 {
+            let mut buffer = [0; 256];
+            let n = std::io::Read::read(&mut watch, &mut buffer)?;
+            ensure!(n > 0, "the watch ended");
+            told.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        Ok(if told.contains("event=ADDED") {
+            oxbow_testkit::wait::Look::Held(())
+        } else {
+            oxbow_testkit::wait::Look::NotYet(told.clone())
+        })
+    })?;
     let learned = Learned { datapath: DP, mac: Mac(0x0200_0000_0001), port: PortKey(1) };
     assert_eq!(bench.backend.learned()?, [learned]);
     bench.sent("p101")?;
