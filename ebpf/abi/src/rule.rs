@@ -47,13 +47,13 @@ pub const TUPLE_WIDE: u8 = 2;
 pub const TUPLE_SINGLE: u8 = 4;
 
 /// Filters of a tuple.
-pub const FILTERS: usize = 2;
+pub const FILTERS: usize = 3;
 
 /// What a rule does, without when: what a [`RuleSlot`] and a tuple with a single rule have in common.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Answer {
-    /// Index of the [`crate::op::Block`], or a [`GOTO`]; for a sub-table (port security) one of `crate::op::SUB_*`.
+    /// Index of the [`crate::op::Block`], or [`SHORT`]; for a sub-table (port security) one of `crate::op::SUB_*`.
     pub block: u32,
     /// Index of the logical flow in `OX_LFLOWS` (counters) and in user space's table of names.
     pub lflow: u32,
@@ -61,17 +61,49 @@ pub struct Answer {
     pub operand: [u32; OPERANDS],
 }
 
-/// Bit of [`Answer::block`]: no block, but the one operation "go to a stage": [`goto`].
-pub const GOTO: u32 = 1 << 31;
+/// Bit of [`Answer::block`]: no block, but one of the short lists that most rules have: [`goto`], [`output`], [`send`], [`check`].
+pub const SHORT: u32 = 1 << 31;
+/// Which short list: in bits 28 to 30.
+pub const SHORT_SHIFT: u32 = 28;
+/// See [`goto`].
+pub const SHORT_GOTO: u32 = 0;
+/// See [`output`].
+pub const SHORT_OUTPUT: u32 = 1;
+/// See [`send`].
+pub const SHORT_SEND: u32 = 2;
+/// See [`check`].
+pub const SHORT_CHECK: u32 = 3;
+/// Where [`check`] keeps which sub-table, the bit and the word.
+pub const CHECK_SUB_SHIFT: u32 = 9;
+/// See [`CHECK_SUB_SHIFT`].
+pub const CHECK_BIT_SHIFT: u32 = 11;
+/// See [`CHECK_SUB_SHIFT`].
+pub const CHECK_WORD_SHIFT: u32 = 16;
 
-/// The value of [`Answer::block`] for a rule that does nothing but go to a stage of a pipeline (0 = ingress, 1 = egress).
+/// `next(pipeline, table);`: stage in the lowest 8 bits, pipeline (0 = ingress, 1 = egress) in bit 8.
 pub const fn goto(pipeline: u32, stage: u32) -> u32 {
-    GOTO | (pipeline & 1) << 8 | stage & 0xff
+    SHORT | SHORT_GOTO << SHORT_SHIFT | (pipeline & 1) << 8 | stage & 0xff
+}
+
+/// `output;`
+pub const fn output() -> u32 {
+    SHORT | SHORT_OUTPUT << SHORT_SHIFT
+}
+
+/// `outport = …; output;`: tunnel key of the port or group in the lower half.
+pub const fn send(outport: u16) -> u32 {
+    SHORT | SHORT_SEND << SHORT_SHIFT | outport as u32
+}
+
+/// `R = check_…_port_sec(); next(pipeline, table);`: as [`goto`], and sub-table, bit and word of R.
+pub const fn check(sub: usize, word: u8, bit: u32, pipeline: u32, stage: u32) -> u32 {
+    let place = (sub as u32 & 3) << CHECK_SUB_SHIFT | (bit & 31) << CHECK_BIT_SHIFT | (word as u32) << CHECK_WORD_SHIFT;
+    goto(pipeline, stage) & 0x1ff | place | SHORT | SHORT_CHECK << SHORT_SHIFT
 }
 
 /// Map `OX_TUPLES`, array: a mask over the field vector.
 ///
-/// The first 64 bytes are all that is read of a tuple that a packet cannot match, or that has a single rule.
+/// What stands before `word` is all that is read of a tuple that a packet cannot match, or that has a single rule.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Tuple {
@@ -92,8 +124,6 @@ pub struct Tuple {
     pub filter_value: [u32; FILTERS],
     /// [`TUPLE_SINGLE`]: the rule; its priority is `max_priority`.
     pub only: Answer,
-    /// Reserved, zero.
-    pub reserved: u32,
     /// Index into the field vector of each key word.
     pub word: [u8; 16],
     /// Mask of each key word.
@@ -152,8 +182,7 @@ pub struct Rule {
     pub slot: [RuleSlot; 2],
 }
 
-const _: () = assert!(size_of::<Tuple>() == 144);
-const _: () = assert!(core::mem::offset_of!(Tuple, word) == 64);
+const _: () = assert!(size_of::<Tuple>() == 148);
 const _: () = assert!(size_of::<NarrowKey>() == 32);
 const _: () = assert!(size_of::<WideKey>() == 64);
 const _: () = assert!(size_of::<Rule>() == 88);

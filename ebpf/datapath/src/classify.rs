@@ -1,6 +1,6 @@
 //! Tuple-space search: the packet's words under each of a table's masks are the key of one look-up; the best priority wins.
 
-use core::ffi::c_void;
+use core::{cell::Cell, ffi::c_void};
 
 use aya_ebpf::helpers::bpf_loop;
 use oxbow_abi::rule::{
@@ -13,24 +13,17 @@ use crate::{
     walk,
 };
 
-/// The search in progress: on the stack of [`ox_classify`], for the callback.
+/// The search in progress: in the slot, since every byte of stack counts.
 #[repr(C)]
-struct Search {
+pub struct Search {
     /// Index of the first tuple.
-    first: u32,
+    first: Cell<u32>,
+    /// How many.
+    count: Cell<u32>,
     /// 1 + the best priority so far, 0 = none.
-    best: u32,
+    best: Cell<u32>,
     /// Which of [`Scratch::found`] takes the result.
-    which: u32,
-    version: u32,
-}
-
-/// [`search`] as a function of its own, for sub-tables.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ox_classify(table: u32, which: u32) -> i32 {
-    let Some(s) = Scratch::get() else { return 0 };
-    search(s, table, which)
+    which: Cell<u32>,
 }
 
 /// Looks the packet up in a table; 1 = found, and `found[which]` says what.
@@ -45,21 +38,40 @@ pub fn search(s: &Scratch, table: u32, which: u32) -> i32 {
         None => return 0,
     };
     let count = if range.count > MAX_TUPLES { MAX_TUPLES } else { range.count };
-    let mut search = Search { first: range.first, best: 0, which, version };
-    // SAFETY: the callback has the signature the helper wants, and `search` lives until the loop is over.
-    unsafe { bpf_loop(count, tuple as *mut c_void, (&raw mut search).cast(), 0) };
-    i32::from(search.best != 0)
+    s.search.first.set(range.first);
+    s.search.count.set(count);
+    s.search.best.set(0);
+    s.search.which.set(which);
+    // SAFETY: the callback has the signature the helper wants, and uses nothing but the slot.
+    unsafe { bpf_loop(count.div_ceil(AT_ONCE), tuples as *mut c_void, core::ptr::null_mut(), 0) };
+    i32::from(s.search.best.get() != 0)
 }
 
-/// One tuple; 1 ends the search.
-unsafe extern "C" fn tuple(index: u64, env: *mut c_void) -> i64 {
-    // SAFETY: `env` is the search on the caller's stack.
-    let search = unsafe { &mut *env.cast::<Search>() };
+/// Tuples per call of the loop's body: a call and its return cost as much as passing over a tuple.
+const AT_ONCE: u32 = 4;
+
+/// A few tuples; 1 ends the search.
+unsafe extern "C" fn tuples(index: u64, _env: *mut c_void) -> i64 {
     let Some(s) = Scratch::get() else { return 1 };
-    let Some(tuple) = OX_TUPLES.get(search.first.wrapping_add(index as u32)) else { return 1 };
+    let mut n = index as u32 * AT_ONCE;
+    let mut left = AT_ONCE;
+    while left > 0 {
+        if n >= s.search.count.get() || tuple(s, n) {
+            return 1;
+        }
+        n += 1;
+        left -= 1;
+    }
+    0
+}
+
+/// One tuple; `true` ends the search.
+#[inline(always)]
+fn tuple(s: &Scratch, n: u32) -> bool {
+    let Some(tuple) = OX_TUPLES.get(s.search.first.get().wrapping_add(n)) else { return true };
     // Tuples fall by their highest priority: nothing better follows.
-    if search.best > u32::from(tuple.max_priority) {
-        return 1;
+    if s.search.best.get() > u32::from(tuple.max_priority) {
+        return true;
     }
     // What no rule of the tuple can match is not looked up.
     let mut differs = 0;
@@ -69,20 +81,20 @@ unsafe extern "C" fn tuple(index: u64, env: *mut c_void) -> i64 {
         n += 1;
     }
     if differs != 0 {
-        return 0;
+        return false;
     }
     if tuple.flags & TUPLE_OUTSIDE_KEY != 0 {
         s.cacheable.set(0);
     }
     if tuple.flags & TUPLE_SINGLE != 0 {
-        take(s, search, u32::from(tuple.max_priority), &tuple.only);
-        return 0;
+        take(s, u32::from(tuple.max_priority), &tuple.only);
+        return false;
     }
     let rule = if tuple.flags & TUPLE_WIDE != 0 { wide(s, tuple) } else { narrow(s, tuple) };
     if let Some(rule) = rule {
-        consider(s, search, rule);
+        consider(s, rule);
     }
-    0
+    false
 }
 
 #[inline(always)]
@@ -120,20 +132,20 @@ fn wide<'a>(s: &Scratch, tuple: &Tuple) -> Option<&'a Rule> {
 
 /// Takes the rule if a slot of it is valid in this packet's version and better than what was found.
 #[inline(always)]
-fn consider(s: &Scratch, search: &mut Search, rule: &Rule) {
-    let version = search.version;
+fn consider(s: &Scratch, rule: &Rule) {
+    let version = s.version.get();
     for slot in &rule.slot {
-        if slot.from <= version && version < slot.until && slot.priority >= search.best {
-            take(s, search, slot.priority, &slot.answer);
+        if slot.from <= version && version < slot.until && slot.priority >= s.search.best.get() {
+            take(s, slot.priority, &slot.answer);
         }
     }
 }
 
 /// The best so far.
 #[inline(always)]
-fn take(s: &Scratch, search: &mut Search, priority: u32, answer: &Answer) {
-    search.best = priority + 1;
-    let found = &s.found[masked::<1>(search.which)];
+fn take(s: &Scratch, priority: u32, answer: &Answer) {
+    s.search.best.set(priority + 1);
+    let found = &s.found[masked::<1>(s.search.which.get())];
     found.block.set(answer.block);
     found.lflow.set(answer.lflow);
     let mut n = 0;

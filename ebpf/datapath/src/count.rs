@@ -49,7 +49,7 @@ pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: 
     if let Some(state) = OX_STATE.get(0)
         && state.flags & STATE_DROP_EVENTS != 0
     {
-        event(skb, reason as u32, lflow, datapath, inport);
+        ox_event(skb, reason as u32, lflow, datapath, inport);
     }
     seen::dropped(skb, reason, lflow, at, cached);
     TC_ACT_SHOT as i32
@@ -85,13 +85,15 @@ pub fn rejected(skb: Context, reason: Reason, at: u32) -> i32 {
     }
 }
 
-/// Tells user space about a drop. A full ring loses the event and counts that.
-#[inline(always)]
-fn event(skb: Context, reason: u32, lflow: u32, datapath: u32, inport: u32) {
+/// Tells user space about a drop. A full ring loses the event and counts that. A function of its own: its stack would be that of everything that
+/// drops.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_event(skb: Context, reason: u32, lflow: u32, datapath: u32, inport: u32) -> i32 {
     let len = skb::len(skb);
     let Some(mut entry) = OX_EVENTS.reserve::<DropEvent>(0) else {
         totals(total::EVENT_LOST, len);
-        return;
+        return 0;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the reserved record has the type's size; every field is written before it is submitted.
@@ -111,4 +113,5 @@ fn event(skb: Context, reason: u32, lflow: u32, datapath: u32, inport: u32) {
         }
     }
     entry.submit(0);
+    0
 }

@@ -8,16 +8,16 @@ use oxbow_abi::{
     op::{
         ARG_OUTSIDE_KEY, BLOCK_OPS, CHECK_IN_PORT_SEC, CHECK_OUT_PORT_SEC, DEC_TTL, DROP, EXCHANGE, GET_FDB,
         LOOKUP_FDB, MAX_OPS, MOVE, ND_NA, NEXT, OUTPUT_COPY, OUTPUT_END, Op, PUNT, PUT_FDB, RESTORE, SAVE, SET,
-        SET_OPERAND, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_OUT_PORT_SEC,
+        SET_OPERAND, SUB_IN_PORT_SEC, SUB_OUT_PORT_SEC,
     },
     reason::Reason,
 };
 
 use crate::{
-    advert, classify, fdb,
+    advert, fdb,
     maps::OX_BLOCKS,
     scratch::{Scratch, below, copy, masked, phase},
-    walk::{decode, encode, go_to, suspend},
+    walk::{begin_check, decode, go_to, suspend},
 };
 
 /// What the callback tells the caller.
@@ -147,10 +147,7 @@ fn execute(s: &Scratch, op: &Op) -> Result<bool, Reason> {
         }
         CHECK_IN_PORT_SEC | CHECK_OUT_PORT_SEC => {
             let which = if op.code == CHECK_IN_PORT_SEC { SUB_IN_PORT_SEC } else { SUB_OUT_PORT_SEC };
-            s.check_table.set(s.sub[which].get());
-            s.check_word.set(dst);
-            s.check_bit.set(c);
-            s.phase.set(phase::CHECK);
+            begin_check(s, s.sub[which].get(), dst, c, 0);
             return Ok(true);
         }
         PUT_FDB => {
@@ -181,39 +178,10 @@ fn outside(s: &Scratch, op: &Op) {
 
 /// Sets or clears a bit of a word.
 #[inline(always)]
-fn set_bit(s: &Scratch, word: u32, bit: u32, on: bool) {
+pub fn set_bit(s: &Scratch, word: u32, bit: u32, on: bool) {
     let word = s.word(word);
     let mask = 1 << (bit & 31);
     word.set(word.get() & !mask | if on { mask } else { 0 });
-}
-
-/// Runs a port security check: a sub-table, and the one it may refer to. A miss passes.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ox_check() -> i32 {
-    encode(check())
-}
-
-#[inline(always)]
-fn check() -> Result<i32, Reason> {
-    let s = Scratch::get().ok_or(Reason::Inconsistent)?;
-    let mut violated = false;
-    let table = s.check_table.get();
-    if table != 0 && classify::ox_classify(table, 1) != 0 {
-        let mut outcome = s.found[1].block.get();
-        if outcome == SUB_GOTO {
-            let next = s.sub[masked::<3>(s.found[1].operand[0].get())].get();
-            outcome = if next != 0 && classify::ox_classify(next, 1) != 0 {
-                s.found[1].block.get()
-            } else {
-                oxbow_abi::op::SUB_PASS
-            };
-        }
-        violated = outcome == SUB_FAIL;
-    }
-    set_bit(s, s.check_word.get(), s.check_bit.get(), violated);
-    s.phase.set(phase::OPS);
-    Ok(0)
 }
 
 const _: () = assert!(WORDS <= 64);

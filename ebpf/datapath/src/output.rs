@@ -51,7 +51,7 @@ fn output(skb: Context) -> Result<i32, Reason> {
                 s.send_chassis.set(port.additional);
                 copy(&s.group, &s.word);
             }
-            local(s, &port)?;
+            local(s, port)?;
             Ok(0)
         }
         PORT_REMOTE => {
@@ -69,12 +69,12 @@ fn output(skb: Context) -> Result<i32, Reason> {
     }
 }
 
-/// A copy of the entry: it may be replaced while the packet is on its way.
+/// The entry. It may be replaced while the packet is on its way; then this is the one before.
 #[inline(always)]
-pub fn lookup(s: &Scratch, port: u32) -> Result<Port, Reason> {
+pub fn lookup(s: &Scratch, port: u32) -> Result<&'static Port, Reason> {
     let key = PortKey { datapath: s.datapath.get(), port };
     // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
-    unsafe { OX_PORTS.get(&key) }.copied().ok_or(Reason::PortUnknown)
+    unsafe { OX_PORTS.get(&key) }.ok_or(Reason::PortUnknown)
 }
 
 /// Into the egress pipeline of a local port.

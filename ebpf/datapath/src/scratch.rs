@@ -21,7 +21,7 @@ use oxbow_wire::{
     tunnel::Outer,
 };
 
-use crate::maps::OX_SCRATCH;
+use crate::{classify::Search, maps::OX_SCRATCH};
 
 /// A field vector.
 pub type Vector = [Cell<u32>; VECTOR];
@@ -102,6 +102,8 @@ pub struct Scratch {
     pub saved: [Vector; 2],
     /// `OUTPUT_COPY`, one for each pipeline.
     pub resume: [Resume; 2],
+    /// A look-up in a table.
+    pub search: Search,
     /// The rule of a table and the rule of a sub-table.
     pub found: [Found; 2],
     /// Key under which the walk's outcome is cached.
@@ -126,6 +128,12 @@ pub struct Scratch {
     pub stages: [Cell<u32>; 128],
     /// Its sub-tables.
     pub sub: [Cell<u32>; SUBS],
+    /// The datapath whose `stages` and `sub` these are, from whatever packet they were loaded for.
+    pub staged: Cell<u32>,
+    /// The version they are of; 0 = none.
+    pub staged_version: Cell<u32>,
+    /// The datapath's guard.
+    pub staged_guard: Cell<u32>,
     /// What next: [`phase`].
     pub phase: Cell<u32>,
     /// [`INGRESS`] or [`EGRESS`].
@@ -142,6 +150,10 @@ pub struct Scratch {
     pub saving: [Cell<u32>; 2],
     /// A port security check: sub-table, then where the result goes.
     pub check_table: Cell<u32>,
+    /// The sub-table is the second one.
+    pub check_second: Cell<u32>,
+    /// The short list to go on with; 0 = operations.
+    pub check_then: Cell<u32>,
     /// Word that takes the result.
     pub check_word: Cell<u32>,
     /// Its bit.

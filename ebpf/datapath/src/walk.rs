@@ -9,9 +9,12 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::TC_ACT_SHOT, helpers::bpf_loop};
 use oxbow_abi::{
     field::{CT_LABEL, CT_STATE, FLAGS, INPORT, OUTPORT, REG_COUNT, flag},
-    op::SUBS,
+    op::{SUB_FAIL, SUB_GOTO, SUB_PASS, SUBS},
     reason::Reason,
-    rule::{GOTO, NEVER},
+    rule::{
+        CHECK_BIT_SHIFT, CHECK_SUB_SHIFT, CHECK_WORD_SHIFT, NEVER, SHORT, SHORT_CHECK, SHORT_GOTO, SHORT_OUTPUT, SHORT_SEND,
+        SHORT_SHIFT,
+    },
     stats::total,
     topology::{STAGES, Stages},
 };
@@ -82,9 +85,8 @@ unsafe extern "C" fn step(_index: u64, env: *mut c_void) -> i64 {
     let skb = unsafe { *env.cast::<Context>() };
     let Some(s) = Scratch::get() else { return 1 };
     let result = match s.phase.get() {
-        phase::TABLE => table(skb, s),
+        phase::TABLE | phase::CHECK => look_up(skb, s),
         phase::OPS => ops::run(),
-        phase::CHECK => decode(ops::ox_check()),
         phase::OUTPUT => decode(output::ox_output(skb)),
         phase::FAN_OUT => decode(fanout::ox_member(skb)),
         phase::REMOTE => decode(output::ox_remote(skb)),
@@ -150,14 +152,33 @@ fn begin(s: &Scratch) -> Result<(), Reason> {
     go_to(s, 0)
 }
 
-/// Copies the datapath's stage map into the slot: one look-up for the whole walk.
+/// Sees to it that the slot has the datapath's stage map: one look-up for the whole walk, and none when it has it from the packet before. (What
+/// holds in a version never changes: user space writes it before the version is in force.)
 #[inline(always)]
 fn load_stages(s: &Scratch) -> Result<(), Reason> {
-    let datapath = s.datapath.get();
+    if s.staged_version.get() != s.version.get() || s.staged.get() != s.datapath.get() {
+        decode(ox_stages())?;
+    }
+    s.rest_on(s.staged_guard.get());
+    Ok(())
+}
+
+/// Copies the datapath's stage map into the slot. Seldom: a function of its own, whose stack is free again.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_stages() -> i32 {
+    encode(Scratch::get().ok_or(Reason::Inconsistent).and_then(copy_stages))
+}
+
+#[inline(always)]
+fn copy_stages(s: &Scratch) -> Result<i32, Reason> {
+    let key = s.datapath.get();
+    s.staged_version.set(0);
     // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
-    let datapath = unsafe { OX_DATAPATHS.get(&datapath) }.ok_or(Reason::NoDatapath)?;
+    let datapath = unsafe { OX_DATAPATHS.get(&key) }.ok_or(Reason::NoDatapath)?;
     let stages = newest(&datapath.stages, s.version.get()).ok_or(Reason::NoDatapath)?;
-    s.rest_on(datapath.guard);
+    s.staged.set(key);
+    s.staged_guard.set(datapath.guard);
     let mut n = 0;
     while n < STAGES {
         s.stages[n].set(stages.ingress[n]);
@@ -169,7 +190,8 @@ fn load_stages(s: &Scratch) -> Result<(), Reason> {
         s.sub[n].set(stages.sub[n]);
         n += 1;
     }
-    Ok(())
+    s.staged_version.set(s.version.get());
+    Ok(0)
 }
 
 /// Goes to a stage of the pipeline.
@@ -206,16 +228,27 @@ pub fn pick(a: u32, b: u32, version: u32) -> Option<bool> {
     }
 }
 
-/// One table: look-up, count, and on to its operations.
+/// A look-up, in a table of the pipeline or in one of port security, and what follows from it. One place for both: each search is a loop of its own.
 #[inline(always)]
-fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
-    let steps = s.steps.get() + 1;
-    s.steps.set(steps);
-    s.found[0].lflow.set(0);
-    if steps > MAX_TABLES {
-        return Err(Reason::WalkLimit);
+fn look_up(skb: Context, s: &Scratch) -> Result<i32, Reason> {
+    let checking = s.phase.get() == phase::CHECK;
+    if !checking {
+        let steps = s.steps.get() + 1;
+        s.steps.set(steps);
+        s.found[0].lflow.set(0);
+        if steps > MAX_TABLES {
+            return Err(Reason::WalkLimit);
+        }
     }
-    if classify::search(s, s.table.get(), 0) == 0 {
+    let table = if checking { s.check_table.get() } else { s.table.get() };
+    let found = classify::search(s, table, u32::from(checking)) != 0;
+    if checking { checked(s, found) } else { matched(skb, s, found) }
+}
+
+/// A table said what to do: count it, and on to its operations.
+#[inline(always)]
+fn matched(skb: Context, s: &Scratch, found: bool) -> Result<i32, Reason> {
+    if !found {
         return Err(Reason::NoMatch);
     }
     let lflow = s.found[0].lflow.get();
@@ -227,15 +260,72 @@ fn table(skb: Context, s: &Scratch) -> Result<i32, Reason> {
         s.path_len.set(n + 1);
     }
     let block = s.found[0].block.get();
-    if block & GOTO != 0 {
-        // Most rules of most tables only say `next`: no block for that.
-        s.pipeline.set(block >> 8 & 1);
-        return go_to(s, block & 0xff).map(|()| 0);
+    if block & SHORT != 0 {
+        return short(s, block).map(|()| 0);
     }
     s.block.set(block);
     s.position.set(0);
     s.phase.set(phase::OPS);
-    ops::run()
+    Ok(0)
+}
+
+/// What most rules do: no block for that.
+#[inline(always)]
+fn short(s: &Scratch, answer: u32) -> Result<(), Reason> {
+    match answer >> SHORT_SHIFT & 7 {
+        SHORT_GOTO => return next_stage(s, answer),
+        SHORT_OUTPUT => s.phase.set(phase::OUTPUT),
+        SHORT_SEND => {
+            s.word[usize::from(OUTPORT)].set(answer & 0xffff);
+            s.phase.set(phase::OUTPUT);
+        }
+        SHORT_CHECK => {
+            let sub = s.sub[masked::<3>(answer >> CHECK_SUB_SHIFT)].get();
+            begin_check(s, sub, answer >> CHECK_WORD_SHIFT & 0xff, answer >> CHECK_BIT_SHIFT, answer);
+        }
+        _ => return Err(Reason::UnsupportedAction),
+    }
+    Ok(())
+}
+
+/// `next` as a short list has it.
+#[inline(always)]
+fn next_stage(s: &Scratch, answer: u32) -> Result<(), Reason> {
+    s.pipeline.set(answer >> 8 & 1);
+    go_to(s, answer & 0xff)
+}
+
+/// Begins a port security check in a sub-table; its result goes to a bit of a word. `then` is the short list to go on with, 0 = operations.
+#[inline(always)]
+pub fn begin_check(s: &Scratch, sub: u32, word: u32, bit: u32, then: u32) {
+    s.check_table.set(sub);
+    s.check_second.set(0);
+    s.check_word.set(word);
+    s.check_bit.set(bit);
+    s.check_then.set(then);
+    s.phase.set(phase::CHECK);
+}
+
+/// A port security table answered; it may refer to a second one. A miss passes, and so does a datapath without such a table.
+#[inline(always)]
+fn checked(s: &Scratch, found: bool) -> Result<i32, Reason> {
+    let mut outcome = if found { s.found[1].block.get() } else { SUB_PASS };
+    if outcome == SUB_GOTO {
+        outcome = SUB_PASS;
+        let next = s.sub[masked::<3>(s.found[1].operand[0].get())].get();
+        if s.check_second.get() == 0 && next != 0 {
+            s.check_second.set(1);
+            s.check_table.set(next);
+            return Ok(0);
+        }
+    }
+    ops::set_bit(s, s.check_word.get(), s.check_bit.get(), outcome == SUB_FAIL);
+    let then = s.check_then.get();
+    if then != 0 {
+        return next_stage(s, then).map(|()| 0);
+    }
+    s.phase.set(phase::OPS);
+    Ok(0)
 }
 
 /// Enters the egress pipeline towards the local port in `outport`.

@@ -5,7 +5,7 @@ use super::Backend;
 use crate::kernel::{MapFailure, Maps};
 use oxbow_abi::op::SUBS;
 use oxbow_abi::rule::{
-    Answer, FILTERS, GOTO, NEVER, Rule, RuleSlot, TUPLE_OUTSIDE_KEY, TUPLE_SINGLE, TUPLE_WIDE, Tuple,
+    Answer, FILTERS, NEVER, Rule, RuleSlot, SHORT, TUPLE_OUTSIDE_KEY, TUPLE_SINGLE, TUPLE_WIDE, Tuple,
 };
 use oxbow_abi::topology::{Address, Chassis, MEMBER_CHASSIS, PORT_LOCAL, Port, PortKey, STAGES};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -156,8 +156,8 @@ impl Reader<'_> {
         if place.contains("port security") {
             return Ok(format!("result {} {operands}", answer.block));
         }
-        if answer.block & GOTO != 0 {
-            return Ok(format!("goto {:#x} of {flow}", answer.block & !GOTO));
+        if answer.block & SHORT != 0 {
+            return Ok(format!("short {:#x} of {flow}", answer.block & !SHORT));
         }
         let (mut text, mut next) = (String::new(), answer.block);
         while next != 0 {

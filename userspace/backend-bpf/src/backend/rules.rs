@@ -4,11 +4,9 @@ use super::stages::{Place, StageMaps};
 use super::{Consequence, Problem};
 use crate::compile::{self, Key, Shape, compile};
 use crate::image::{Blocks, Exhausted, Guards, Placement, Scope, Tables};
-use oxbow_abi::op::{
-    DROP, NEXT, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS,
-};
+use oxbow_abi::op::{DROP, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS};
 use oxbow_abi::reason::Reason;
-use oxbow_abi::rule::{Answer, goto};
+use oxbow_abi::rule::Answer;
 use oxbow_pipeline::ir::{
     Act, Alternatives, Changes, DatapathKey, Dim, Field, LflowId, Masked, Pipeline, Program, Rule, RuleId, SetId, Sub,
     SubResult, SubRule,
@@ -200,8 +198,8 @@ impl Rules {
                     self.problems.insert(id, Problem { lflow, datapath, what, consequence: Consequence::Drops });
                     compile::Compiled::only(drop_op(Reason::UnsupportedAction))
                 });
-                if let [Op { code: NEXT, dst, a, .. }] = compiled.ops[..] {
-                    answer.block = goto(u32::from(dst), a);
+                if let Some(short) = compile::short(&compiled) {
+                    answer.block = short;
                 } else {
                     match places.blocks.intern(&compiled.ops) {
                         Ok(block) => {

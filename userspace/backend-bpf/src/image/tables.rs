@@ -472,11 +472,13 @@ fn same(slot: &RuleSlot, wanted: &Placement) -> bool {
     slot.priority == u32::from(wanted.priority) && slot.answer == wanted.answer
 }
 
-/// The table with `range` from its version on beside the range in force.
+/// The table with `range` from its version on beside the range in force. The kernel copies an array element word by word, and packets read
+/// meanwhile: what is in force stays in its place, and only the slot that no packet uses changes.
 fn next_table(kernel: &Table, range: TupleRange) -> Table {
-    let now = kernel.range.iter().filter(|r| r.from < range.from).max_by_key(|r| r.from);
-    let empty = TupleRange { from: NEVER, first: 0, count: 0 };
-    Table { range: [now.copied().unwrap_or(empty), range] }
+    let [a, b] = kernel.range;
+    let in_force = |slot: &TupleRange| slot.from < range.from;
+    let second = in_force(&b) && (!in_force(&a) || b.from > a.from);
+    Table { range: if second { [range, b] } else { [a, range] } }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! rest its verdict on what it would have looked at. Kept up to date key by key; the result is always that of counting anew.
 
 use crate::compile::{Key, Shape, within_key};
-use oxbow_abi::field::ETH_TYPE;
+use oxbow_abi::field::{ETH_TYPE, IP_META, L4};
 use oxbow_abi::rule::FILTERS;
 use smallvec::SmallVec;
 
@@ -104,21 +104,26 @@ impl Agreement {
         changed
     }
 
-    /// The filters that let the fewest packets pass: the kind of packet, then whatever is fixed in most bits.
+    /// The filters that let the fewest packets pass: what kind of packet it is, whatever else is the same in all rules, what is partly the same.
     pub(super) fn filters(&self, shape: &Shape) -> [Filter; FILTERS] {
-        let mut found: SmallVec<[Filter; 8]> = shape
-            .0
-            .iter()
-            .zip(&self.words)
-            .filter_map(|(&(word, mask), values)| {
-                let (mask, value) = values.common(mask & within_key(word));
-                (mask != 0).then_some(Filter { word, mask, value })
-            })
-            .collect();
-        let kind = |f: &Filter| f.word == ETH_TYPE && f.mask & 0xffff == 0xffff;
-        found.sort_by_key(|f| (!kind(f), std::cmp::Reverse(f.mask.count_ones()), f.word));
+        let mut found: SmallVec<[(u8, Filter); 8]> = SmallVec::new();
+        for (&(word, mask), values) in shape.0.iter().zip(&self.words) {
+            let whole = mask & within_key(word);
+            let (mask, value) = values.common(whole);
+            if mask != 0 {
+                let rank = match word {
+                    _ if mask != whole => 4,
+                    ETH_TYPE => 0,
+                    IP_META => 1,
+                    L4 => 2,
+                    _ => 3,
+                };
+                found.push((rank, Filter { word, mask, value }));
+            }
+        }
+        found.sort_by_key(|(rank, f)| (*rank, std::cmp::Reverse(f.mask.count_ones()), f.word));
         let mut filters = [Filter::default(); FILTERS];
-        filters.iter_mut().zip(found).for_each(|(to, from)| *to = from);
+        filters.iter_mut().zip(found).for_each(|(to, (_, from))| *to = from);
         filters
     }
 }
@@ -126,27 +131,46 @@ impl Agreement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oxbow_abi::field::{ARP_OP, IP_DST, IP_META};
+    use oxbow_abi::field::{ARP_OP, ETH_SRC, IP_DST};
     use proptest::prelude::*;
 
     fn shape(words: &[(u8, u32)]) -> Shape {
         Shape(SmallVec::from_slice(words))
     }
 
+    /// The filters of a tuple with these keys, as word, mask and value.
+    fn filters(shape: &Shape, keys: &[&[u32]]) -> Vec<(u8, u32, u32)> {
+        let mut agreement = Agreement::new(shape);
+        for key in keys {
+            agreement.add(&Key::from_slice(key));
+        }
+        agreement.filters(shape).iter().filter(|f| f.mask != 0).map(|f| (f.word, f.mask, f.value)).collect()
+    }
+
     #[test]
-    fn the_kind_of_packet_comes_first_and_bits_outside_the_verdict_key_never() {
-        let arp = shape(&[(ETH_TYPE, 0xffff), (IP_META, 0xff00_ff00), (IP_DST, !0), (ARP_OP, 0xffff)]);
-        let mut agreement = Agreement::new(&arp);
-        for host in 1..=2 {
-            agreement.add(&Key::from_slice(&[0x806, 58 << 24 | 255 << 8, 0x0a00_0000 + host, 1]));
-        }
-        let [kind, second] = agreement.filters(&arp);
-        assert_eq!(kind, Filter { word: ETH_TYPE, mask: 0xffff, value: 0x806 });
-        assert_eq!(second, Filter { word: IP_DST, mask: !3, value: 0x0a00_0000 });
-        for host in 3..=6 {
-            agreement.add(&Key::from_slice(&[0x806, 58 << 24 | 255 << 8, host << 29, 1]));
-        }
-        assert_eq!(agreement.filters(&arp)[1], Filter { word: IP_META, mask: 0xff00_0000, value: 58 << 24 });
+    fn an_arp_responder_is_for_arp() {
+        let arp = shape(&[(ETH_TYPE, 0xffff), (IP_DST, !0), (ARP_OP, 0xffff)]);
+        let keys: [&[u32]; 2] = [&[0x806, 0x0a00_0001, 1], &[0x806, 0x0a00_0002, 1]];
+        // The operation is the same as well, but not in the verdict key.
+        assert_eq!(filters(&arp, &keys), [(ETH_TYPE, 0xffff, 0x806), (IP_DST, !3, 0x0a00_0000)]);
+    }
+
+    #[test]
+    fn the_kind_of_packet_comes_before_what_ports_happen_to_have_in_common() {
+        let solicitation = shape(&[(ETH_SRC, 0xffff), (ETH_TYPE, 0xffff), (IP_META, 0xff00_ff00), (L4, 0x00ff_00ff)]);
+        let key = [0x0a00, 0x86dd, 58 << 24 | 255 << 8, 135 << 16];
+        let kind = [(ETH_TYPE, 0xffff, 0x86dd), (IP_META, 0xff00_0000, 58 << 24), (L4, 0x00ff_00ff, 135 << 16)];
+        assert_eq!(filters(&solicitation, &[&key]), kind);
+    }
+
+    #[test]
+    fn what_is_partly_the_same_comes_last_and_too_many_values_filter_nothing() {
+        let mac = shape(&[(ETH_SRC, 0xffff), (ETH_SRC + 1, !0), (ETH_TYPE, 0xffff)]);
+        let keys: Vec<[u32; 3]> = (0..4).map(|n| [2, 9, 0x800 + n]).collect();
+        let keys: Vec<&[u32]> = keys.iter().map(|key| &key[..]).collect();
+        assert_eq!(filters(&mac, &keys), [(ETH_SRC + 1, !0, 9), (ETH_SRC, 0xffff, 2), (ETH_TYPE, 0xfffc, 0x800)]);
+        let more: Vec<&[u32]> = keys.iter().copied().chain([&[2, 9, 0x86dd][..]]).collect();
+        assert_eq!(filters(&mac, &more), [(ETH_SRC + 1, !0, 9), (ETH_SRC, 0xffff, 2)]);
     }
 
     proptest! {
