@@ -51,6 +51,7 @@ const LAW: &[(&str, &[&str])] = &[
             "oxbow-pipeline",
             "oxbow-backend-bpf",
             "oxbow-testkit",
+            "oxbow-agree",
         ],
     ),
     ("oxbow-vm-tests", &["oxbow-testkit"]),

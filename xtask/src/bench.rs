@@ -47,8 +47,7 @@ impl Bench {
 
     fn needs(self) -> &'static [Need] {
         match self {
-            Self::Datapath | Self::Lifecycle => &[Need::Ebpf, Need::Ovn, Need::Network],
-            Self::Walk => &[Need::Ebpf],
+            Self::Datapath | Self::Lifecycle | Self::Walk => &[Need::Ebpf, Need::Ovn, Need::Network],
             Self::Ovsdb => &[],
         }
     }

@@ -3,7 +3,7 @@
 mod look;
 
 use super::inspect::{Inspect, Summary};
-use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, LogicalPort, Peer};
+use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::topology::{
@@ -14,7 +14,7 @@ use oxbow_backend_bpf::kernel::{
     is_private,
 };
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
-use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, PortKey, Program};
+use oxbow_pipeline::ir::{Changes, ChassisId, Program};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -298,11 +298,6 @@ impl Dataplane for Ebpf {
 
     fn commit(&mut self, program: &Program, changes: &Changes, _cookies: Cookies<'_>) -> Result<(), DataplaneError> {
         self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
-    }
-
-    fn shortages(&self) -> Vec<(Option<LogicalPort>, String)> {
-        let port = |(datapath, port): (DatapathKey, PortKey)| LogicalPort { datapath: datapath.0, port: port.0 };
-        self.backend.shortages().iter().map(|one| (one.port.map(port), one.text.clone())).collect()
     }
 
     fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
