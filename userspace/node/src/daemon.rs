@@ -67,9 +67,6 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Records of packets that are heard at once.
 const HEAR: usize = 1024;
 
-/// Events of the dataplane are looked at this often at most.
-const EVENT_PAUSE: Duration = Duration::from_millis(5);
-
 /// The command line.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(about = "OVN controller whose hypervisor forwards in eBPF")]
@@ -415,7 +412,7 @@ impl Node {
                     }
                 }
                 Wake::Dataplane => {
-                    self.events_after = Instant::now() + EVENT_PAUSE;
+                    self.events_after = Instant::now() + self.engine.event_pause();
                     // A storm of events that change nothing must not become a storm of decisions.
                     if !self.engine.follow_events() {
                         continue;
@@ -746,7 +743,7 @@ impl Node {
         let (events, untold) = self.engine.hear(HEAR, wall_ms(), monotonic_ns());
         // More may be left, which nobody tells again.
         self.hear_again = events.len() == HEAR;
-        self.told_after = Instant::now() + EVENT_PAUSE;
+        self.told_after = Instant::now() + self.engine.event_pause();
         let lost = untold.saturating_sub(std::mem::replace(&mut self.untold, untold));
         self.audience.keep(events, lost);
         for (reply, events) in self.audience.answers(now_ms) {

@@ -168,6 +168,36 @@ fn a_kill_changes_nothing_and_the_next_one_goes_on() -> Result<()> {
 }
 
 #[test]
+fn export_says_what_is_missing() -> Result<()> {
+    let mut host = Host::new(Northd::Stock)?;
+    let export = |host: &Host, arguments: &[&str]| -> Result<std::process::Output> {
+        let mut command = Command::new(&host.program);
+        command.arg("export").args(arguments);
+        host.ns.output(command)
+    };
+    let complains = |output: &std::process::Output, words: &str| -> Result<()> {
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && text.contains(words), "{output:?}");
+        Ok(())
+    };
+    let remote = host.ovs.remote();
+    complains(&export(&host, &["unix:/nowhere/db.sock", "--timeout=1"])?, "unix:/nowhere/db.sock cannot be read")?;
+    complains(&export(&host, &[&remote])?, "chassis hv1 is not registered in the Southbound database")?;
+    complains(&export(&host, &[&remote, "-n", "other"])?, "chassis other is not registered")?;
+    // Beside a node it prints what the chassis has been given, and leaves that to the node.
+    host.start()?;
+    host.switch("sw0", &["lp0"])?;
+    host.tap("tap0")?;
+    host.vsctl("add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=lp0")?;
+    host.until_up("lp0")?;
+    let output = export(&host, &[&remote])?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success() && text.contains("in_port=1"), "{text}");
+    ensure!(text.lines().all(|line| line.starts_with("flow add ") || line.starts_with("group add ")), "{text}");
+    Ok(())
+}
+
+#[test]
 fn commands_without_a_meaning_here_say_so() -> Result<()> {
     Host::run(Northd::None, |host| {
         for command in ["inject-pkt x", "group-table-list", "debug/dump-mac-bindings"] {

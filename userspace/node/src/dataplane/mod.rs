@@ -9,6 +9,7 @@ use oxbow_pipeline::ir::{Changes, LflowId, Program};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Tunnel keys of a logical port: datapath (24 bits), port (15 bits).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,6 +204,11 @@ pub trait Dataplane: Devices {
     /// How often that descriptor became another one.
     fn sessions(&self) -> u64 {
         0
+    }
+
+    /// How long events are let gather before they are taken.
+    fn event_pause(&self) -> Duration {
+        Duration::from_millis(5)
     }
 
     /// Takes the events that wait.

@@ -242,6 +242,11 @@ impl Engine {
         self.dataplane.as_ref().and_then(|dataplane| dataplane.event_descriptor())
     }
 
+    /// How long the dataplane's events are let gather.
+    pub fn event_pause(&self) -> std::time::Duration {
+        self.dataplane.as_ref().map_or(std::time::Duration::ZERO, |dataplane| dataplane.event_pause())
+    }
+
     /// How often the dataplane was opened: the descriptor of its events changes with it.
     pub fn dataplane_serial(&self) -> (u64, u64) {
         (self.dataplane_serial, self.dataplane.as_ref().map_or(0, |dataplane| dataplane.sessions()))

@@ -4,6 +4,7 @@ mod session;
 
 use super::inspect::Summary;
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
+use oxbow_backend_openflow::layout::ADDRESSES;
 use oxbow_backend_openflow::{Backend, CommitError, OfPort, OvsOfctl, SwitchError, Tunnel, Wiring};
 use oxbow_pipeline::ir::{Changes, ChassisId, EncapKind, LflowId, Program};
 use session::Session;
@@ -11,9 +12,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-/// Geneve's option with OVN's metadata, as flows name it (ovn-architecture(7), Tunnel Encapsulations: class 0x0102, type 0x80, four bytes).
-const OVN_OPTION: &str = "{class=0x102,type=0x80,len=4}->tun_metadata0";
+/// What the bridge has learned is looked at this often at most: each time is a process.
+const ADDRESS_PAUSE: Duration = Duration::from_millis(100);
 
 /// How to reach the bridge.
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ impl OpenFlow {
         if self.session.is_some() || self.is_dry {
             return Ok(());
         }
-        match self.open_session() {
+        match Session::open(&self.location.remote, ADDRESSES) {
             Ok(session) => {
                 self.sessions += 1;
                 self.session = Some(session);
@@ -93,16 +95,11 @@ impl OpenFlow {
                 Ok(())
             }
             Err(error) => {
+                let error = self.unreachable(&error.to_string());
                 self.trouble = Some(error.to_string());
                 Err(error)
             }
         }
-    }
-
-    fn open_session(&self) -> Result<Session, DataplaneError> {
-        let session = Session::open(&self.location.remote).map_err(|error| self.unreachable(&error.to_string()))?;
-        self.map_option()?;
-        Ok(session)
     }
 
     fn unreachable(&self, reason: &str) -> DataplaneError {
@@ -127,22 +124,24 @@ impl OpenFlow {
         Err(DataplaneError::Other(format!("ovs-ofctl {}: {}", arguments.join(" "), complaint.trim())))
     }
 
-    /// Makes the bridge know OVN's Geneve option as `tun_metadata0`.
-    fn map_option(&self) -> Result<(), DataplaneError> {
-        let known = self.ofctl(&["dump-tlv-map"])?;
-        match option_field(&known) {
-            Some("tun_metadata0") => Ok(()),
-            Some(other) => Err(DataplaneError::Other(format!(
-                "bridge {} maps OVN's Geneve option to {other}, not to tun_metadata0: run `ovs-ofctl del-tlv-map {}`",
-                self.location.bridge, self.location.bridge
-            ))),
-            None => self.ofctl(&["add-tlv-map", OVN_OPTION]).map(|_| ()),
-        }
-    }
-
     /// Local ports that flows of the first table name.
     fn served_ports(&self) -> Result<Vec<u32>, DataplaneError> {
         Ok(input_ports(&self.ofctl(&["dump-flows", "table=0"])?))
+    }
+
+    /// Takes over what the bridge has learned.
+    fn ask_for_addresses(&mut self) {
+        if !self.is_active || self.session.is_none() {
+            return;
+        }
+        match self.backend.learned() {
+            Ok(all) => self.waiting.extend(all.into_iter().map(|learned| {
+                let [_, _, mac @ ..] = learned.mac.0.to_be_bytes();
+                let address = FdbAddress { datapath: learned.datapath.0, mac };
+                Event::Learned { address, port: learned.port.0 }
+            })),
+            Err(error) => tracing::warn!(target: "ofctrl", "cannot read what was learned: {error}"),
+        }
     }
 
     /// Puts in force what was followed.
@@ -168,17 +167,6 @@ impl OpenFlow {
             Err(error) => Err(DataplaneError::Other(error.to_string())),
         }
     }
-}
-
-/// The field that a listing by `ovs-ofctl dump-tlv-map` gives OVN's option, if it has it.
-fn option_field(listing: &str) -> Option<&str> {
-    listing.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [class, kind, _, field] if class == "0x102" && kind == "0x80" => Some(field),
-            _ => None,
-        }
-    })
 }
 
 /// Ports that flows take packets from.
@@ -263,15 +251,21 @@ impl Dataplane for OpenFlow {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        if let Some(session) = &mut self.session
-            && let Err(error) = session.follow()
-        {
-            tracing::warn!(target: "ofctrl", "{}: connection dropped ({error})", self.location.remote);
-            self.session = None;
-            self.trouble = Some(self.unreachable(&error.to_string()).to_string());
-            self.waiting.push(Event::SwitchGone);
+        match self.session.as_mut().map(Session::follow) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => self.ask_for_addresses(),
+            Some(Err(error)) => {
+                tracing::warn!(target: "ofctrl", "{}: connection dropped ({error})", self.location.remote);
+                self.session = None;
+                self.trouble = Some(self.unreachable(&error.to_string()).to_string());
+                self.waiting.push(Event::SwitchGone);
+            }
         }
         std::mem::take(&mut self.waiting)
+    }
+
+    fn event_pause(&self) -> Duration {
+        ADDRESS_PAUSE
     }
 
     fn tidy(&mut self) -> Result<(), DataplaneError> {
@@ -279,14 +273,7 @@ impl Dataplane for OpenFlow {
             // What is wrong is kept as trouble, and whoever commits is told too.
             let _ = self.connect();
         }
-        if !self.is_active || self.session.is_none() {
-            return Ok(());
-        }
-        for learned in self.backend.learned().map_err(|error| DataplaneError::Other(error.to_string()))? {
-            let [_, _, mac @ ..] = learned.mac.0.to_be_bytes();
-            let address = FdbAddress { datapath: learned.datapath.0, mac };
-            self.waiting.push(Event::Learned { address, port: learned.port.0 });
-        }
+        self.ask_for_addresses();
         Ok(())
     }
 
@@ -349,14 +336,6 @@ impl Dataplane for OpenFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_option_is_found_in_what_ovs_ofctl_prints() {
-        let listing = "NXT_TLV_TABLE_REPLY (xid=0x4):\n max option space=256 max fields=64\n allocated option space=4\n\n mapping table:\n  \
-                       class   type  length  match field\n ------  ----  ------  --------------\n  0x102  0x80       4  tun_metadata0\n";
-        assert_eq!(option_field(listing), Some("tun_metadata0"));
-        assert_eq!(option_field("  0x102  0x81       4  tun_metadata0\n"), None);
-    }
 
     #[test]
     fn ports_are_read_off_flows() {

@@ -1,7 +1,8 @@
-//! A session with a bridge's management socket, held open so that the end of its ovs-vswitchd is noticed at once: the flows end with it.
+//! A session with a bridge's management socket, held open so that the end of its ovs-vswitchd is noticed at once (the flows end with it), and
+//! that it is noticed when the bridge learns an address.
 //!
-//! Only what keeps an OpenFlow session alive is spoken (OpenFlow 1.5.1, 7.1 and 7.5.1): the hello, and answers to echo requests. Everything
-//! else goes through `ovs-ofctl`.
+//! Only what that takes is spoken (OpenFlow 1.5.1): the hello, answers to echo requests, and a monitor of one table, of whose
+//! updates nothing but their arrival is of interest. Everything else goes through `ovs-ofctl`.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,6 +15,14 @@ const VERSION: u8 = 6;
 const HELLO: u8 = 0;
 const ECHO_REQUEST: u8 = 2;
 const ECHO_REPLY: u8 = 3;
+const MULTIPART_REQUEST: u8 = 18;
+const MULTIPART_REPLY: u8 = 19;
+/// Multipart type of flow monitors (OFPMP_FLOW_MONITOR).
+const FLOW_MONITOR: u16 = 16;
+/// Flags of a flow monitor: tell of flows added, removed and changed.
+const MONITOR_CHANGES: u16 = 1 << 1 | 1 << 2 | 1 << 3;
+/// Any port, any group: OFPP_ANY and OFPG_ANY.
+const ANY: u32 = 0xffff_ffff;
 /// Version, type, length of the message, transaction id.
 const HEADER: usize = 8;
 /// How long a connection to another host may take.
@@ -27,14 +36,24 @@ impl Stream for TcpStream {}
 pub(super) struct Session {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
+    /// Table whose changes are to be told.
+    table: u8,
+}
+
+/// What came of messages.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Taken {
+    answers: Vec<u8>,
+    /// The table has changed.
+    changed: bool,
 }
 
 impl Session {
-    /// Connects to `unix:PATH` or `tcp:ADDRESS:PORT`.
+    /// Connects to `unix:PATH` or `tcp:ADDRESS:PORT`, and asks to be told of changes in a table.
     ///
     /// # Errors
     /// The system's; [`io::ErrorKind::InvalidInput`] for any other kind of remote.
-    pub(super) fn open(remote: &str) -> io::Result<Self> {
+    pub(super) fn open(remote: &str, table: u8) -> io::Result<Self> {
         let mut stream: Box<dyn Stream> = if let Some(path) = remote.strip_prefix("unix:") {
             let stream = UnixStream::connect(path)?;
             stream.set_nonblocking(true)?;
@@ -48,7 +67,7 @@ impl Session {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither unix:PATH nor tcp:ADDRESS:PORT"));
         };
         stream.write_all(&message(VERSION, HELLO, [0; 4], &[]))?;
-        Ok(Session { stream, received: Vec::new() })
+        Ok(Session { stream, received: Vec::new(), table })
     }
 
     /// A descriptor that is readable when there is something for [`Session::follow`].
@@ -59,31 +78,33 @@ impl Session {
         self.stream.as_fd().try_clone_to_owned()
     }
 
-    /// Reads what waits, and answers what wants an answer.
+    /// Reads what waits, and answers what wants an answer. True when the table may have changed.
     ///
     /// # Errors
     /// Why the session has ended.
-    pub(super) fn follow(&mut self) -> io::Result<()> {
+    pub(super) fn follow(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 4096];
+        let mut changed = false;
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the switch closed the connection")),
                 Ok(length) => self.received.extend_from_slice(&chunk[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            let answers = self.take_messages()?;
-            if !answers.is_empty() {
+            let taken = self.take_messages()?;
+            changed |= taken.changed;
+            if !taken.answers.is_empty() {
                 // A few bytes on an idle connection: where there is no room for them nobody reads at the other end.
-                self.stream.write_all(&answers)?;
+                self.stream.write_all(&taken.answers)?;
             }
         }
     }
 
     /// Takes whole messages off what was received; the answers to them.
-    fn take_messages(&mut self) -> io::Result<Vec<u8>> {
-        let mut answers = Vec::new();
+    fn take_messages(&mut self) -> io::Result<Taken> {
+        let mut taken = Taken::default();
         let mut at = 0;
         while let Some(header) = self.received.get(at..at + HEADER) {
             let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -91,19 +112,36 @@ impl Session {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is shorter than its header"));
             }
             let Some(whole) = self.received.get(at..at + length) else { break };
-            if whole[1] == ECHO_REQUEST {
-                answers.extend(message(
-                    whole[0],
-                    ECHO_REPLY,
-                    [whole[4], whole[5], whole[6], whole[7]],
-                    &whole[HEADER..],
-                ));
+            let (version, kind, body) = (whole[0], whole[1], &whole[HEADER..]);
+            match kind {
+                ECHO_REQUEST => {
+                    let transaction = [whole[4], whole[5], whole[6], whole[7]];
+                    taken.answers.extend(message(version, ECHO_REPLY, transaction, body));
+                }
+                // Now the version is agreed on. An older bridge is asked for nothing: its addresses are looked at by the clock.
+                HELLO if version >= VERSION => taken.answers.extend(monitor(self.table)),
+                MULTIPART_REPLY => taken.changed |= body.starts_with(&FLOW_MONITOR.to_be_bytes()),
+                _ => {}
             }
             at += length;
         }
         self.received.drain(..at);
-        Ok(answers)
+        Ok(taken)
     }
+}
+
+/// The request to be told of changes in a table (OpenFlow 1.5.1): ofp_multipart_request, ofp_flow_monitor_request, an empty ofp_match.
+fn monitor(table: u8) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(FLOW_MONITOR.to_be_bytes());
+    body.extend([0; 6]);
+    body.extend(1u32.to_be_bytes());
+    body.extend(ANY.to_be_bytes());
+    body.extend(ANY.to_be_bytes());
+    body.extend(MONITOR_CHANGES.to_be_bytes());
+    body.extend([table, 0]);
+    body.extend([0, 1, 0, 4, 0, 0, 0, 0]);
+    message(VERSION, MULTIPART_REQUEST, [0, 0, 0, 1], &body)
 }
 
 fn message(version: u8, kind: u8, transaction: [u8; 4], body: &[u8]) -> Vec<u8> {
@@ -124,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("br.mgmt");
         let listener = UnixListener::bind(&path).expect("a socket");
-        let session = Session::open(&format!("unix:{}", path.display())).expect("a session");
+        let session = Session::open(&format!("unix:{}", path.display()), 7).expect("a session");
         (session, listener.accept().expect("a connection").0)
     }
 
@@ -147,6 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_of_the_same_version_is_asked_for_changes_and_their_arrival_is_told() {
+        let (mut session, mut switch) = pair();
+        switch.read_exact(&mut [0; 8]).expect("a hello");
+        switch.write_all(&message(4, HELLO, [0; 4], &[])).expect("room");
+        assert!(!session.follow().expect("alive"), "an older one is asked for nothing");
+        switch.write_all(&message(6, HELLO, [0; 4], &[])).expect("room");
+        session.follow().expect("alive");
+        let mut request = [0; 40];
+        switch.read_exact(&mut request).expect("a request");
+        assert_eq!((request[1], request[3], &request[8..10], request[30]), (MULTIPART_REQUEST, 40, &[0, 16][..], 7));
+        switch.write_all(&message(6, MULTIPART_REPLY, [0, 0, 0, 1], &[0, 13, 0, 0, 0, 0, 0, 0])).expect("room");
+        assert!(!session.follow().expect("alive"), "another multipart message");
+        switch.write_all(&message(6, MULTIPART_REPLY, [0, 0, 0, 1], &[0, 16, 0, 0, 0, 0, 0, 0])).expect("room");
+        assert!(session.follow().expect("alive"));
+    }
+
+    #[test]
     fn the_switch_s_end_ends_the_session() {
         let (mut session, switch) = pair();
         session.follow().expect("alive");
@@ -156,7 +211,7 @@ mod tests {
         switch.write_all(&[4, 0, 0, 3, 0, 0, 0, 0]).expect("room");
         assert_eq!(session.follow().expect_err("too short").kind(), io::ErrorKind::InvalidData);
         assert_eq!(
-            Session::open("ssl:192.0.2.1:6653").err().map(|error| error.kind()),
+            Session::open("ssl:192.0.2.1:6653", 7).err().map(|error| error.kind()),
             Some(io::ErrorKind::InvalidInput)
         );
     }
