@@ -39,7 +39,10 @@ const LAW: &[(&str, &[&str])] = &[
     ("oxbow-northd", &["oxbow-ovsdb", "oxbow-schema", "oxbow-incr", "oxbow-daemon"]),
     ("oxbow-ctl", &["oxbow-daemon", "oxbow-report"]),
     ("oxbow-testkit", &["oxbow-report"]),
-    ("oxbow-agree", &["oxbow-abi", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"]),
+    (
+        "oxbow-agree",
+        &["oxbow-abi", "oxbow-wire", "oxbow-backend-bpf", "oxbow-backend-openflow", "oxbow-pipeline", "oxbow-testkit"],
+    ),
     (
         "oxbow-bench",
         &[
