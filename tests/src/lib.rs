@@ -2,6 +2,8 @@
 //!
 //! * `tests/layering.rs`, `tests/tidy.rs`, `tests/host_contract.rs`: the tree keeps its own rules.
 //! * `tests/cloud_*.rs`: clouds of stock daemons, of ours, and mixed ones.
+//! * `tests/mixed_*.rs`: who receives which frame where Oxbow and stock hypervisors share a cloud.
+//! * `tests/fault_*.rs`: things that go wrong under counted traffic.
 
 pub mod cards;
 pub mod layer2;

@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use oxbow_testkit::{Cloud, Node, Northd, probe};
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Cloud, Node, Northd, probe, wait_until};
+use oxbow_tests::cards::{BROADCAST, Card, mac_text};
 use oxbow_tests::layer2;
 use oxbow_tests::traffic::{Traffic, fault_time, until_in_force};
 
@@ -57,4 +59,27 @@ fn nor_does_one_on_a_kernel_without_tcx() -> Result<()> {
         .hypervisors(2, Node::Oxbow)
         .node_arguments(&["--attach=clsact"])
         .run(killed_again_and_again)
+}
+
+#[test]
+fn an_address_that_is_learned_while_the_node_is_dead_is_published_by_the_next_one() -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+        layer2::build(cloud)?;
+        cloud.nbctl("lsp-add sw0 any -- lsp-set-addresses any unknown")?;
+        Card::plug(cloud, "any", 0, [0, 0, 0, 0, 0xa, 1])?;
+        cloud.sync()?;
+        // An address that the guest has not used before.
+        let any = Card::of(cloud, "any", 0, [0, 0, 0, 0, 0xa, 2])?;
+        cloud.hypervisor(0).kill_controller()?;
+        let bystander = Card::of(cloud, "lp12", 0, [0, 0, 0, 0, 1, 2])?;
+        // The programs forward and learn by themselves.
+        let frame = any.numbered(BROADCAST, 1, 60);
+        any.send(&frame)?;
+        bystander.receive_exactly(&frame)?;
+        cloud.hypervisor(0).start_controller()?;
+        wait_until("the address is in the FDB", PATIENCE, || {
+            let rows = cloud.sbctl("--bare --columns=mac list FDB")?;
+            Ok(Look::when(rows.contains(&mac_text(any.mac)), || rows))
+        })
+    })
 }

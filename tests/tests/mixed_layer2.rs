@@ -107,7 +107,7 @@ impl Story<'_> {
     }
 
     /// To an address that nobody has: to the ports that said they may have any.
-    fn to_nobody(&mut self) -> Result<()> {
+    fn unknown_unicast(&mut self) -> Result<()> {
         let cards = self.cards;
         let mut all = Vec::new();
         for from in 0..cards.len() {
@@ -220,7 +220,7 @@ fn story(cloud: &mut Cloud) -> Result<()> {
     let mut story = Story { cards: &cards, next: 0 };
     story.unicast()?;
     story.flood()?;
-    story.to_nobody()?;
+    story.unknown_unicast()?;
     story.learned(cloud)?;
     responders(&all)
 }

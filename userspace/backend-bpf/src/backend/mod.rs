@@ -392,6 +392,20 @@ impl Backend {
         Ok(())
     }
 
+    /// Addresses that the kernel learned by itself at ports that are here, and that the database has not confirmed: what was learned while no
+    /// daemon listened is among them, and nobody tells of it again.
+    pub fn hints(&self) -> Result<Vec<(FdbKey, u32)>, MapFailure> {
+        let all = self.instance.maps.fdb.entries();
+        all.filter_map(|entry| match entry {
+            Ok((key, value)) if value.flags & FDB_CONFIRMED == 0 && self.ports.is_local(key.datapath, value.port) => {
+                Some(Ok((key, value.port)))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .collect()
+    }
+
     /// Removes addresses that the kernel learned by itself, that the database never confirmed and that have not been seen for
     /// `older_than` nanoseconds. Returns how many.
     pub fn age_fdb(&mut self, older_than: u64) -> Result<usize, MapFailure> {

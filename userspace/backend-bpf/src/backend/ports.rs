@@ -37,6 +37,11 @@ impl Ports {
         (self.kernel.len(), self.vifs.len())
     }
 
+    /// Whether the port is on a device of this chassis.
+    pub(super) fn is_local(&self, datapath: u32, port: u32) -> bool {
+        self.kernel.get(&AbiPortKey { datapath, port }).is_some_and(|port| port.kind == PORT_LOCAL)
+    }
+
     pub(super) fn mark(&mut self, datapath: DatapathKey, port: PortKey) {
         self.dirty.insert((datapath, port));
     }

@@ -5,6 +5,7 @@ mod look;
 use super::inspect::{Inspect, Summary};
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use oxbow_abi::learning::FdbKey;
 use oxbow_abi::reason::Reason;
 use oxbow_abi::topology::{
     Address, CHASSIS_CSUM, CHASSIS_DF, CHASSIS_RESOLVED, CHASSIS_TOS_INHERIT, CHASSIS_VXLAN, Chassis,
@@ -43,6 +44,8 @@ pub struct Ebpf {
     peers: BTreeMap<u32, Peer>,
     inherited: Vec<u32>,
     active: bool,
+    /// What the programs of a former process learned, and nobody heard.
+    unheard: Vec<Event>,
     ledger: look::Ledger,
     monitor: Option<Monitor>,
     /// Loaded when it is first asked for.
@@ -85,6 +88,7 @@ impl Ebpf {
             peers: BTreeMap::new(),
             inherited,
             active: false,
+            unheard: Vec::new(),
             ledger: look::Ledger::default(),
             monitor,
             dry_run: None,
@@ -151,6 +155,12 @@ pub fn private_bpffs(bpffs: &Path) -> Option<String> {
 fn inherited(bpffs: &Path, system_id: &str) -> Vec<u32> {
     // What keeps the pins from being read keeps the instance from being loaded too: that is reported there.
     Pins::open(bpffs, system_id).and_then(|pins| pins.inherited_vifs()).unwrap_or_default()
+}
+
+fn learned(key: &FdbKey, port: u32) -> Event {
+    let [h0, h1] = (key.mac_hi as u16).to_be_bytes();
+    let [l0, l1, l2, l3] = key.mac_lo.to_be_bytes();
+    Event::Learned { address: FdbAddress { datapath: key.datapath, mac: [h0, h1, l0, l1, l2, l3] }, port }
 }
 
 /// An error with the errors that caused it.
@@ -303,6 +313,8 @@ impl Dataplane for Ebpf {
     fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
         let strays = self.backend.activate().map_err(|error| attach_error("a device", &error))?;
         self.active = true;
+        let hints = self.backend.hints().map_err(|error| DataplaneError::Other(chain(&error)))?;
+        self.unheard = hints.iter().map(|(key, port)| learned(key, *port)).collect();
         for stray in strays {
             tracing::info!(target: "dataplane", "detached {stray}, which nothing needs any more");
         }
@@ -325,16 +337,11 @@ impl Dataplane for Ebpf {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.unheard);
         let Some(events) = &mut self.events else { return all };
         while let Some(event) = events.next() {
             match event {
-                KernelEvent::Fdb(fdb) => {
-                    let [h0, h1] = (fdb.key.mac_hi as u16).to_be_bytes();
-                    let [l0, l1, l2, l3] = fdb.key.mac_lo.to_be_bytes();
-                    let address = FdbAddress { datapath: fdb.key.datapath, mac: [h0, h1, l0, l1, l2, l3] };
-                    all.push(Event::Learned { address, port: fdb.port });
-                }
+                KernelEvent::Fdb(fdb) => all.push(learned(&fdb.key, fdb.port)),
                 KernelEvent::NextHop(hop) => all.push(Event::NextHop { peer: hop.chassis }),
                 KernelEvent::Drop(drop) => all.push(Event::Dropped {
                     reason: Reason::from_number(drop.reason).map_or("unknown", Reason::text),
