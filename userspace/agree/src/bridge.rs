@@ -1,4 +1,4 @@
-//! A hypervisor whose Open vSwitch forwards real frames between dummy devices, by the flows of the OpenFlow backend.
+//! A hypervisor whose Open vSwitch forwards real frames between dummy devices, by the flows of the OpenFlow backend or of Debian's ovn-controller.
 //!
 //! Frames are judged as they leave: bytes at a device, and on the uplink the Geneve frame with its keys. `ofproto/trace` of the same packet
 //! has to send to the same ports and tunnels.
@@ -23,8 +23,10 @@ const OUTER: usize = 14 + 20 + 8 + 8 + 8;
 /// The bridge of one hypervisor.
 pub struct Bridge {
     here: usize,
-    backend: Backend,
+    backend: Option<Backend>,
     switch: DummySwitch,
+    /// Number of the tunnel port from the hypervisor that frames are said to come from.
+    tunnel: u16,
     /// Interface index → name of the device.
     devices: BTreeMap<u32, String>,
     /// Number in the datapath → what is there.
@@ -93,7 +95,50 @@ impl Bridge {
         let problems: Vec<_> = backend.problems().collect();
         ensure!(problems.is_empty(), "flows that OpenFlow cannot hold: {problems:#?}");
         let datapath_ports = numbers(&switch.control("dpif/show", &[])?, &devices);
-        Ok(Bridge { here, backend, switch, devices, datapath_ports })
+        let tunnel = TUNNELS + u16::from(here == 0) + 1;
+        Ok(Bridge { here, backend: Some(backend), switch, tunnel, devices, datapath_ports })
+    }
+
+    /// Starts the switch, makes a device for every local port, bound by its name, and starts Debian's ovn-controller. Its flows are there when northd says so
+    /// (`ovn-nbctl --wait=hv sync`); then [`Bridge::settle`] is to be called.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub fn stock(here: usize, cloud: usize, state: &Hypervisor, sb_remote: &str) -> Result<Bridge> {
+        let mut switch = DummySwitch::start(ip4(here))?;
+        let (mut ports, mut names, mut devices) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for port in state.compiler.program().ports() {
+            let Location::Local { ifindex, tag: None } = port.location else { continue };
+            let number = u16::try_from(ifindex).context("an interface index beyond OpenFlow's numbers")?;
+            let name = format!("v{ifindex}");
+            names.push(format!("set Interface {name} external_ids:iface-id={}", port.name));
+            ports.push(DummyPort { name: name.clone(), number, remote: None });
+            devices.insert(ifindex, name);
+        }
+        switch.add_ports(&ports)?;
+        switch.vsctl(&names.join(" -- "))?;
+        for other in (0..cloud).filter(|other| *other != here) {
+            switch.add_neighbor(ip4(other))?;
+        }
+        switch.start_controller(&format!("hv{here}"), ip4(here), sb_remote)?;
+        Ok(Bridge { here, backend: None, switch, tunnel: 0, devices, datapath_ports: BTreeMap::new() })
+    }
+
+    /// The controller has made its tunnels: their numbers are read.
+    ///
+    /// # Errors
+    /// When there is no tunnel.
+    pub fn settle(&mut self) -> Result<()> {
+        let name = format!("ovn-hv{}-0", self.other());
+        let number = self.switch.vsctl(&format!("get Interface {name} ofport"))?;
+        self.tunnel = number.trim().parse().with_context(|| format!("{name} has the number {number}"))?;
+        self.datapath_ports = numbers(&self.switch.control("dpif/show", &[])?, &self.devices);
+        // What was flooded by bridges while they came up.
+        self.switch.sent(UPLINK)?;
+        for name in self.devices.values() {
+            self.switch.sent(name)?;
+        }
+        Ok(())
     }
 
     /// Throws a frame, and returns what came out, sorted.
@@ -131,7 +176,7 @@ impl Bridge {
             Arrival::Device { ifindex } => format!("in_port={ifindex}"),
             Arrival::Tunnel { datapath, inport, outport } => format!(
                 "in_port={},tun_id={:#x},tun_metadata0={:#x},tun_src={},tun_dst={}",
-                TUNNELS + self.other() as u16 + 1,
+                self.tunnel,
                 datapath.0,
                 inport.0 << 16 | outport.0,
                 ip4(self.other()),
@@ -160,10 +205,10 @@ impl Bridge {
         Ok(())
     }
 
-    /// The backend, for its flows.
+    /// The backend, for its flows; stock's has none.
     #[must_use]
-    pub fn backend(&self) -> &Backend {
-        &self.backend
+    pub fn backend(&self) -> Option<&Backend> {
+        self.backend.as_ref()
     }
 
     fn other(&self) -> usize {

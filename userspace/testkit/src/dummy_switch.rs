@@ -28,6 +28,7 @@ const RECORD_HEADER: usize = 16;
 /// A running switch.
 #[derive(Debug)]
 pub struct DummySwitch {
+    controller: Option<Process>,
     vswitchd: Option<Process>,
     ovsdb: OvsdbServer,
     /// Bytes of each port's capture that were read.
@@ -57,7 +58,7 @@ impl DummySwitch {
         let dir = TempDir::with_prefix("oxbow-switch-").context("cannot make a temporary directory")?;
         let ovsdb = OvsdbServer::builder("db").schema(VSWITCH_SCHEMA).directory(dir.path()).start()?;
         ovsdb.vsctl_no_wait("init")?;
-        let mut switch = Self { vswitchd: None, ovsdb, read: BTreeMap::new(), dir };
+        let mut switch = Self { controller: None, vswitchd: None, ovsdb, read: BTreeMap::new(), dir };
         switch.start_vswitchd()?;
         let capture = switch.capture(UPLINK).display().to_string();
         switch.vsctl(&format!(
@@ -129,10 +130,42 @@ impl DummySwitch {
             let given = self.vsctl(&format!("get Interface {name} ofport"))?;
             ensure!(given.trim() == number.to_string(), "port {name} has the number {given}, not {number}");
             if let Some(remote) = remote {
-                let mac = format!("02:00:00:00:01:{:02x}", remote.octets()[3]);
-                self.control("tnl/neigh/set", &["br-phys", &remote.to_string(), &mac])?;
+                self.add_neighbor(*remote)?;
             }
         }
+        Ok(())
+    }
+
+    /// Starts Debian's `ovn-controller` as the chassis `name`, which programs `br-int` from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or does not start.
+    pub fn start_controller(&mut self, name: &str, underlay: Ipv4Addr, sb_remote: &str) -> Result<()> {
+        self.vsctl(&format!(
+            "set Open_vSwitch . external_ids:system-id={name} external_ids:hostname={name} external_ids:ovn-remote={sb_remote} \
+             external_ids:ovn-encap-type=geneve external_ids:ovn-encap-ip={underlay} external_ids:ovn-bridge-datapath-type=dummy"
+        ))?;
+        let mut command = Command::new(require_program("ovn-controller")?);
+        for variable in
+            ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVN_RUNDIR", "OVN_LOGDIR", "OVN_DBDIR", "OVN_SYSCONFDIR"]
+        {
+            command.env(variable, self.dir.path());
+        }
+        command.arg(self.ovsdb.remote()).args(["--no-chdir", "-vconsole:info"]);
+        let log = self.dir.path().join("ovn-controller.log");
+        self.controller = Some(Process::start("ovn-controller", command, &log, process::start_from_host)?);
+        Ok(())
+    }
+
+    /// Tells the switch the link-layer address of another one on the underlay.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take it.
+    pub fn add_neighbor(&self, remote: Ipv4Addr) -> Result<()> {
+        let mac = format!("02:00:00:00:01:{:02x}", remote.octets()[3]);
+        self.control("tnl/neigh/set", &["br-phys", &remote.to_string(), &mac])?;
         Ok(())
     }
 
