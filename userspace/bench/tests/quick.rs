@@ -40,3 +40,23 @@ fn ovsdb_measures_cpu_and_memory_of_both_clients() {
         ["OVSDB: 200 ports and 1200 flows received, CPU", "OVSDB: 200 ports and 1200 flows received, peak memory"]
     );
 }
+
+/// Needs root, the eBPF object and `oxbow-node`: `cargo xtask test` sees to them.
+#[cfg(feature = "ring0")]
+#[test]
+fn datapath_measures_every_road_of_every_contender() {
+    let rows = rows("datapath", &["--rounds", "1", "--slice", "20"]);
+    // Two floods on one hypervisor, TCP there; a flood and TCP over three underlays towards a veth and a tap; rate and CPU of each.
+    assert_eq!(rows.len(), (3 + 2 * 4) * 2, "{rows:#?}");
+    for row in rows {
+        let name = row["name"].as_str().unwrap();
+        let contenders = row["contenders"].as_array().unwrap().len();
+        let local = name.starts_with("VIF to VIF");
+        let expected = match (local, name.ends_with(", CPU")) {
+            (true, true) => 3,
+            (true, false) => 4,
+            (false, _) => 2,
+        };
+        assert_eq!(contenders, expected, "{name}");
+    }
+}
