@@ -40,17 +40,29 @@ pub fn lflow(index: u32, bytes: u32) {
     }
 }
 
-/// Counts a drop of the frame at `at` in the buffer: the one place where a reason becomes an action.
+/// Counts a drop of the frame at `at` in the buffer.
 #[inline(always)]
-pub fn dropped(skb: Context, reason: Reason, lflow: u32, datapath: u32, inport: u32, at: u32, cached: bool) -> i32 {
-    add(OX_DROPS.get_ptr_mut(reason as u32), skb::len(skb));
+pub fn dropped(skb: Context, reason: Reason, lflow: u32, at: u32) -> i32 {
+    ox_dropped(skb, reason as u32, lflow, at)
+}
+
+/// See [`dropped`]: the one place where a reason becomes an action. A function of its own, because what it needs of the stack would be missing at the end of
+/// the longest chain of calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ox_dropped(skb: Context, reason: u32, lflow: u32, at: u32) -> i32 {
+    add(OX_DROPS.get_ptr_mut(reason), skb::len(skb));
+    let Some(s) = Scratch::get() else { return TC_ACT_SHOT as i32 };
+    let (datapath, inport) = (s.datapath.get(), s.word[usize::from(INPORT)].get());
     #[cfg(feature = "debug-log")]
-    ox_log(reason as u32, datapath, inport, lflow);
+    ox_log(reason, datapath, inport, lflow);
     if let Some(state) = OX_STATE.get(0)
         && state.flags & STATE_DROP_EVENTS != 0
     {
-        ox_event(skb, reason as u32, lflow, datapath, inport);
+        ox_event(skb, reason, lflow, datapath, inport);
     }
+    let cached = s.denied_hit.get() != 0;
+    s.denied_hit.set(0);
     seen::dropped(skb, reason, lflow, at, cached);
     TC_ACT_SHOT as i32
 }
@@ -74,15 +86,7 @@ pub extern "C" fn ox_log(reason: u32, datapath: u32, inport: u32, lflow: u32) ->
 /// Counts the drop of a frame before, or instead of, its walk; the slot says where it came from. The frame is at `at` in the buffer.
 #[inline(always)]
 pub fn rejected(skb: Context, reason: Reason, at: u32) -> i32 {
-    match Scratch::get() {
-        Some(s) => {
-            let (datapath, inport) = (s.datapath.get(), s.word[usize::from(INPORT)].get());
-            let cached = s.denied_hit.get() != 0;
-            s.denied_hit.set(0);
-            dropped(skb, reason, s.reason_lflow.get(), datapath, inport, at, cached)
-        }
-        None => dropped(skb, reason, 0, 0, 0, at, false),
-    }
+    dropped(skb, reason, Scratch::get().map_or(0, |s| s.reason_lflow.get()), at)
 }
 
 /// Tells user space about a drop. A full ring loses the event and counts that. A function of its own: its stack would be that of everything that

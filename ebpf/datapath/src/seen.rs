@@ -10,7 +10,6 @@ use oxbow_abi::{
         SEEN_CACHED, SEEN_DELIVER, SEEN_DROP, SEEN_FLOW, SEEN_HEAD, SEEN_TUNNEL, STATE_TELL_DROPS,
         STATE_TELL_FORWARDED, Seen,
     },
-    reason::Reason,
     verdict::{DELIVER, Verdict},
 };
 
@@ -50,9 +49,9 @@ pub fn flow(skb: Context, lflow: u32) {
 
 /// The frame at `at` is dropped.
 #[inline(always)]
-pub fn dropped(skb: Context, reason: Reason, lflow: u32, at: u32, cached: bool) {
+pub fn dropped(skb: Context, reason: u32, lflow: u32, at: u32, cached: bool) {
     if wanted(STATE_TELL_DROPS) {
-        ox_seen(skb, SEEN_DROP | if cached { SEEN_CACHED } else { 0 }, reason as u32, lflow, at);
+        ox_seen(skb, SEEN_DROP | if cached { SEEN_CACHED } else { 0 }, reason, lflow, at);
     }
 }
 

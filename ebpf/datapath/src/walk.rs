@@ -362,7 +362,7 @@ fn fail(skb: Context, s: &Scratch, reason: Reason) {
     s.reason.set(reason as u32);
     s.reason_lflow.set(lflow);
     let at = s.base.get() + s.encapsulated.get();
-    count::dropped(skb, reason, lflow, s.datapath.get(), s.word[usize::from(INPORT)].get(), at, false);
+    count::dropped(skb, reason, lflow, at);
 }
 
 /// A copy is done: what is still open?

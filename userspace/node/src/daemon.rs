@@ -1,20 +1,22 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
+mod answers;
+
 use crate::audience::Audience;
 use crate::backend::Backend;
-use crate::commands::{Command, Report, commands};
+use crate::commands::{Command, commands};
 use crate::config::{Config, Identity};
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::openflow::{self, OpenFlow};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
+use crate::engine::POLICY_COMMIT;
 use crate::engine::{Engine, LFLOW_RUN, Leaving, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
-use crate::engine::{POLICY_COMMIT, Surroundings};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
 use oxbow_abi::monitor::Listen as KernelListen;
 use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
-use oxbow_daemon::http::{Probe, Question};
+use oxbow_daemon::http::Probe;
 use oxbow_daemon::options::{DaemonOptions, SslOptions};
 use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Dirs, Termination, coverage, identity, memory, pidfile};
@@ -631,73 +633,6 @@ impl Node {
         }
     }
 
-    fn answer(&mut self, request: Request<Command>) {
-        let Request { command, reply } = request;
-        let synchronized = self.engine.sb_is_synchronized();
-        let status = self.sb.as_ref().map(|sb| sb.client.status());
-        let text = match command {
-            Command::ConnectionStatus => if synchronized { "connected\n" } else { "not connected\n" }.to_owned(),
-            Command::Status => {
-                let connection = if synchronized { "connected" } else { "not connected" };
-                // Between attempts the client is at no remote: then it is the configured list that cannot be reached.
-                let configured = self.sb.as_ref().map(|sb| sb.remote.as_str());
-                let remote = status.as_ref().and_then(|status| status.remote.as_deref()).or(configured);
-                let error = status.as_ref().and_then(|status| status.last_error.as_deref()).filter(|_| !synchronized);
-                self.engine.status_text(&self.ovs_remote, connection, remote, error)
-            }
-            Command::Recompute => {
-                self.engine.recompute();
-                String::new()
-            }
-            Command::ZoneList => self.engine.zone_list(),
-            Command::LocalBindings => self.engine.bindings_text(),
-            Command::LocalDatapaths => self.engine.datapaths_text(),
-            Command::Ports => self.engine.ports_text(),
-            Command::Problems => self.engine.problems_text(),
-            Command::Dataplane => self.engine.dataplane_text(),
-            Command::Pause => {
-                self.engine.set_paused(true);
-                String::new()
-            }
-            Command::Resume => {
-                self.engine.set_paused(false);
-                String::new()
-            }
-            Command::PauseStatus => if self.engine.is_paused() { "paused\n" } else { "running\n" }.to_owned(),
-            Command::DelayReport(seconds) => {
-                self.engine.delay_report(seconds);
-                String::new()
-            }
-            Command::ClusterStateReset => {
-                if let Some(sb) = &mut self.sb {
-                    sb.client.reset_cluster_state();
-                    sb.client.force_reconnect();
-                }
-                String::new()
-            }
-            Command::EngineStats => {
-                let runs = LFLOW_RUN.total();
-                format!("Node: flow_output\n- recompute: {runs:12}\n- compute:   {:12}\n- cancel:    {:12}\n", 0, 0)
-            }
-            Command::CacheStats => self.engine.cache_text(),
-            Command::Content => match self.engine.content_text() {
-                Ok(text) => text,
-                Err(error) => return reply.error(error),
-            },
-            Command::Drops => match self.engine.drops_text() {
-                Ok(text) => text,
-                Err(error) => return reply.error(error),
-            },
-            Command::Report(report) => match self.report(&report) {
-                Ok(json) => json,
-                Err(error) => return reply.error(error),
-            },
-            Command::Events(listen) => return self.listen(listen, reply),
-            Command::Nothing | Command::Exit { .. } => String::new(),
-        };
-        reply.ok(text);
-    }
-
     /// Reads on until all that is to be taken back is known: a process may be told to leave before it has read what a former one left.
     async fn learn_what_is_ours(&mut self) {
         loop {
@@ -717,86 +652,6 @@ impl Node {
                 event = self.ovs.next() => self.ovs_event(event),
                 event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => self.sb_event(event),
             }
-        }
-    }
-
-    /// A listener asks.
-    fn listen(&mut self, listen: oxbow_report::events::Listen, reply: Reply) {
-        match self.engine.listen_place(&listen) {
-            Ok(place) => {
-                let now_ms = self.now_ms();
-                self.audience.ask(listen, place, reply, now_ms);
-                self.serve_audience();
-            }
-            Err(error) => reply.error(error),
-        }
-    }
-
-    /// Hears what the programs told, answers who waits for it, and lets the programs tell what is wanted now.
-    fn serve_audience(&mut self) {
-        let now_ms = self.now_ms();
-        let wanted = self.audience.wanted(now_ms);
-        if self.told != wanted {
-            self.told = wanted;
-            self.engine.tell_listeners(wanted.0, &wanted.1);
-        }
-        let (events, untold) = self.engine.hear(HEAR, wall_ms(), monotonic_ns());
-        // More may be left, which nobody tells again.
-        self.hear_again = events.len() == HEAR;
-        self.told_after = Instant::now() + self.engine.event_pause();
-        let lost = untold.saturating_sub(std::mem::replace(&mut self.untold, untold));
-        self.audience.keep(events, lost);
-        for (reply, events) in self.audience.answers(now_ms) {
-            reply.ok(oxbow_report::json(&events));
-        }
-    }
-
-    /// A report, as JSON.
-    fn report(&mut self, report: &Report) -> Result<String, String> {
-        Ok(match report {
-            Report::Status => {
-                let around = self.surroundings();
-                oxbow_report::json(&self.engine.status_report(&around))
-            }
-            Report::Ports => oxbow_report::json(&self.engine.ports_report()),
-            Report::Metrics => self.metrics(),
-            Report::Drops => oxbow_report::json(&self.engine.drops_report()?),
-            Report::Flows(wanted) => oxbow_report::json(&self.engine.flows_report(wanted)?),
-            Report::Trace { port, packet } => oxbow_report::json(&self.engine.trace_report(port, packet)?),
-            Report::Verdicts(wanted) => oxbow_report::json(&self.engine.verdicts_report(wanted)?),
-        })
-    }
-
-    fn metrics(&mut self) -> String {
-        let around = self.surroundings();
-        self.engine.metrics_text(&around)
-    }
-
-    /// A question over HTTP.
-    fn probe(&mut self, probe: Probe) {
-        match probe.question {
-            Question::Live => probe.answer(true, "ok\n"),
-            Question::Ready => probe.answer_ready(&self.engine.not_ready()),
-            Question::Metrics => {
-                let text = self.metrics();
-                probe.answer(true, text);
-            }
-        }
-    }
-
-    fn surroundings(&self) -> Surroundings {
-        let ovs = self.ovs.status();
-        let sb = self.sb.as_ref().map(|sb| (sb.client.status(), sb.remote.clone()));
-        // An error of a connection that holds is history.
-        Surroundings {
-            ovs: (self.ovs_remote.clone(), ovs.last_error.filter(|_| !ovs.synchronized)),
-            sb: match sb {
-                Some((status, remote)) => {
-                    (status.remote.or(Some(remote)), status.last_error.filter(|_| !status.synchronized))
-                }
-                None => (None, None),
-            },
-            wall_ms: wall_ms(),
         }
     }
 

@@ -257,7 +257,7 @@ impl fmt::Display for Status {
 }
 
 fn percent(map: &MapFill) -> u64 {
-    if map.capacity == 0 { 0 } else { map.entries * 100 / map.capacity }
+    (map.entries * 100).checked_div(map.capacity).unwrap_or(0)
 }
 
 fn more(f: &mut fmt::Formatter<'_>, all: usize, how: &str) -> fmt::Result {

@@ -151,8 +151,8 @@ impl<K: Value, V: Value> HashTable<K, V> {
     fn batches(&self, mut each: impl FnMut(&[K], &[V])) -> Result<(), MapFailure> {
         // A bucket that does not fit into one call is refused whole, so there is room for more than any bucket has.
         const BATCH: usize = 4096;
-        let mut keys = vec![K::new_zeroed(); BATCH];
-        let mut values = vec![V::new_zeroed(); BATCH];
+        let mut keys: Vec<K> = std::iter::repeat_with(K::new_zeroed).take(BATCH).collect();
+        let mut values: Vec<V> = std::iter::repeat_with(V::new_zeroed).take(BATCH).collect();
         // The kernel's place in the map: four bytes for hashes, as long as a key for others.
         let mut place = vec![0u8; size_of::<K>().max(4)];
         let mut started = false;

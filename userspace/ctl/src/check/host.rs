@@ -104,14 +104,14 @@ fn lockdown(state: Option<&str>) -> Option<Line> {
 
 /// Device number (as mountinfo writes it) and type of what is mounted at a path (proc(5)).
 fn mounted<'a>(mountinfo: &'a str, path: &str) -> Option<(&'a str, &'a str)> {
-    let at = mountinfo.lines().filter_map(|line| {
+    let mut at = mountinfo.lines().rev().filter_map(|line| {
         let (front, back) = line.split_once(" - ")?;
         let mut front = front.split(' ').skip(2);
         let (device, _root, point) = (front.next()?, front.next()?, front.next()?);
         (point == path).then_some((device, back.split(' ').next()?))
     });
     // The last one covers the others.
-    at.last()
+    at.next()
 }
 
 fn bpffs(path: &Path, ours: &str, init: Option<&str>) -> Line {
