@@ -379,3 +379,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_flood_group_of_a_large_switch_grows_by_what_is_new() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let mut ports: Vec<Uuid> = (0..40)
+        .map(|p| cloud.add_port(switch, &format!("p{p}"), &[&format!("00:00:00:00:01:{p:02x} 10.0.1.{p}")]))
+        .collect();
+    cloud.settle();
+    ports.push(cloud.add_port(switch, "new", &["00:00:00:00:09:09 10.0.9.9"]));
+    let grown = cloud.settle();
+    let flood = |cloud: &Cloud| {
+        let group = cloud
+            .sb
+            .rows(sb::multicast_group::TABLE)
+            .find(|g| g.get(sb::multicast_group::NAME).as_str() == "_MC_flood");
+        group.unwrap().get(sb::multicast_group::PORTS).len()
+    };
+    assert_eq!(flood(&cloud), 41);
+    let text = grown.sb_transactions.concat();
+    assert!(
+        text.contains("\"insert\",[\"set\"")
+            || text.contains("\"insert\",[\"uuid\"")
+            || text.contains("\"insert\",[\"named-uuid\""),
+        "{text}"
+    );
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::PORTS, ports[1..].iter().copied()));
+    cloud.remove(lsp::TABLE, ports[0]);
+    cloud.settle();
+    assert_eq!(flood(&cloud), 40);
+    let fresh = cloud.restarted().settle();
+    assert_eq!(fresh.sb_operations, 0, "{fresh:?}");
+}

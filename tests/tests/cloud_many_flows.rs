@@ -26,9 +26,12 @@ fn fill(cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_clients_wait_for_comes_in_time_among_ten_thousand_flows() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(1, Node::Oxbow).run(|cloud| {
+oxbow_tests::on_every_backend! {
+    what_clients_wait_for_comes_in_time_among_ten_thousand_flows,
+}
+
+fn what_clients_wait_for_comes_in_time_among_ten_thousand_flows(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(1, node).run(|cloud| {
         cloud.nbctl("ls-add sw0")?;
         for n in 1..=3 {
             let addresses = format!("'00:00:00:00:00:0{n} 10.0.0.{n}'");

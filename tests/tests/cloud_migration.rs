@@ -6,6 +6,11 @@ use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Node, Northd, VifSpec, wait_until};
 use std::time::Duration;
 
+oxbow_tests::on_every_backend! {
+    a_migrated_port_comes_to_life_by_its_guest_s_frame,
+    the_same_under_our_northd,
+}
+
 /// MAC addresses of the port that migrates, of a guest on hv1, of one on hv2.
 const MOVER: [u8; 6] = [0, 0, 0, 0, 3, 1];
 const HERE: [u8; 6] = [0, 0, 0, 0, 1, 1];
@@ -155,12 +160,10 @@ fn a_guest_migrates(cloud: &mut Cloud) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_migrated_port_comes_to_life_by_its_guest_s_frame() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(a_guest_migrates)
+fn a_migrated_port_comes_to_life_by_its_guest_s_frame(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(a_guest_migrates)
 }
 
-#[test]
-fn the_same_under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(a_guest_migrates)
+fn the_same_under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).run(a_guest_migrates)
 }

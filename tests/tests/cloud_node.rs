@@ -8,6 +8,12 @@ use oxbow_tests::layer2;
 use std::process::Command;
 use std::time::Duration;
 
+oxbow_tests::on_every_backend! {
+    nothing_is_lost_when_the_node_ends_and_starts_again,
+    the_databases_may_go_and_packets_go_on,
+    addresses_are_learned_here_and_known_there,
+}
+
 /// A ping that goes on until it is told to stop, and its tally.
 struct Stream(Process);
 
@@ -44,9 +50,8 @@ fn until_connected(cloud: &Cloud, index: usize) -> Result<()> {
     })
 }
 
-#[test]
-fn nothing_is_lost_when_the_node_ends_and_starts_again() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn nothing_is_lost_when_the_node_ends_and_starts_again(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         let streams = [Stream::start(cloud, "lp11", "10.0.0.12")?, Stream::start(cloud, "lp11", "10.0.0.21")?];
         // As a crash does it.
@@ -75,9 +80,8 @@ fn nothing_is_lost_when_the_node_ends_and_starts_again() -> Result<()> {
     })
 }
 
-#[test]
-fn the_databases_may_go_and_packets_go_on() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn the_databases_may_go_and_packets_go_on(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         let stream = Stream::start(cloud, "lp11", "10.0.0.21")?;
         cloud.central().sb().appctl(&["ovsdb-server/disconnect-db", "OVN_Southbound"]).ok();
@@ -113,9 +117,8 @@ fn exit_leaves_nothing_in_the_kernel() -> Result<()> {
     })
 }
 
-#[test]
-fn addresses_are_learned_here_and_known_there() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn addresses_are_learned_here_and_known_there(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         cloud.nbctl("ls-add sw0")?;
         for port in ["u1", "u2", "u3"] {
             cloud.nbctl(&format!("lsp-add sw0 {port} -- lsp-set-addresses {port} unknown"))?;

@@ -5,9 +5,13 @@ use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use oxbow_testkit::{Cloud, Node, Northd, probe};
 use oxbow_tests::layer2;
 
-#[test]
-fn packets_flow_while_the_nodes_are_dead_and_when_they_are_back() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+oxbow_tests::on_every_backend! {
+    packets_flow_while_the_nodes_are_dead_and_when_they_are_back,
+    exit_for_a_restart_removes_nothing,
+}
+
+fn packets_flow_while_the_nodes_are_dead_and_when_they_are_back(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         let far = layer2::GUESTS[2].ipv4;
         probe::ping(cloud.vif("lp11")?.guest(), far)?;
@@ -44,9 +48,8 @@ fn exit_removes_the_chassis_and_what_it_attached() -> Result<()> {
     })
 }
 
-#[test]
-fn exit_for_a_restart_removes_nothing() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn exit_for_a_restart_removes_nothing(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         cloud.hypervisor(1).exit_controller(true)?;
         layer2::everybody_reaches_everybody(cloud)?;

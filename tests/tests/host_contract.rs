@@ -70,12 +70,16 @@ fn every_requirement_has_its_row_and_every_named_test_exists() {
     no_complaints("every requirement is met by a test, later, or refused", &complaints);
 }
 
-/// Names of functions that follow a `#[test]`-like attribute.
+/// Names of functions that follow a `#[test]`-like attribute, and of those that [`oxbow_tests::on_every_backend`] makes tests of.
 fn test_names(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut is_test = false;
+    let mut is_list = false;
     for line in text.lines().map(str::trim) {
-        if line.starts_with("#[") {
+        if line.contains("on_every_backend! {") || is_list {
+            is_list = line != "}";
+            names.extend(line.strip_suffix(','));
+        } else if line.starts_with("#[") {
             is_test |= line.starts_with("#[test]") || line.contains("::test]") || line.contains("::test(");
         } else if let Some(rest) = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn ")) {
             if is_test {

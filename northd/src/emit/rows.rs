@@ -7,6 +7,9 @@ use super::Pass;
 use super::observed::OWNED;
 use crate::store::{DesiredRow, RowKey, Value};
 
+/// Sets of so many elements are changed by what differs, smaller ones written whole.
+const LARGE_SET: usize = 32;
+
 impl Pass<'_> {
     /// Looks at every marked key.
     pub(super) fn rows(&mut self) {
@@ -57,12 +60,30 @@ impl Pass<'_> {
             .filter_map(|(column, datum, initial)| Some((column, datum?)).filter(|_| !initial))
             .filter(|(column, datum)| *current.datum(*column) != *datum)
             .collect();
-        if changed.is_empty() {
-            return;
+        // The flood group of a large switch gets one port more: the server and every chassis read one reference, not all of them.
+        let (small, whole): (Vec<_>, Vec<_>) = changed
+            .into_iter()
+            .map(|(column, datum)| {
+                let present = current.datum(column);
+                let is_large = present.atoms().len().min(datum.atoms().len()) >= LARGE_SET;
+                let parts = is_large.then(|| (present.with_deleted(&datum), datum.with_deleted(present)));
+                (column, datum, parts.filter(|(gone, new)| gone.len() + new.len() < present.len() / 2))
+            })
+            .partition(|(.., parts)| parts.is_some());
+        if !whole.is_empty() {
+            let mut update = self.transaction.update(key.table, uuid);
+            for (column, datum, _) in whole {
+                update = update.set_datum(column, datum);
+            }
         }
-        let mut update = self.transaction.update(key.table, uuid);
-        for (column, datum) in changed {
-            update = update.set_datum(column, datum);
+        for (column, gone, new) in small.into_iter().filter_map(|(column, _, parts)| parts.map(|(g, n)| (column, g, n)))
+        {
+            let mut mutate = self.transaction.mutate(key.table, uuid);
+            for (elements, add) in [(gone, false), (new, true)].into_iter().filter(|(elements, _)| !elements.is_empty())
+            {
+                mutate =
+                    if add { mutate.insert_datum(column, elements) } else { mutate.delete_datum(column, elements) };
+            }
         }
     }
 

@@ -60,3 +60,35 @@ fn datapath_measures_every_road_of_every_contender() {
         assert_eq!(contenders, expected, "{name}");
     }
 }
+
+#[test]
+fn lifecycle_measures_every_step_of_every_contender() {
+    let rows = rows("lifecycle", &["--others", "20", "--ports", "60", "--local", "2"]);
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let cases = [
+        "empty network, first",
+        "empty network, second",
+        "20 ports on the switch, first",
+        "20 ports on the switch, second",
+    ];
+    for case in cases {
+        for step in
+            ["→ ofport", "→ ovn-installed", "→ up in NB", "→ first answered ping", "→ down in NB", "tunnelled to it"]
+        {
+            let found = names.iter().filter(|name| name.contains(case) && name.ends_with(step)).count();
+            assert_eq!(found, 1, "{case} {step} in {names:#?}");
+        }
+    }
+    for subject in ["northd, 60 ports", "hypervisor, 60 ports"] {
+        for change in ["everything compiled", "everything installed", "a port more", "another address", "an ACL more"] {
+            let found = names.iter().filter(|name| name.starts_with(subject) && name.contains(change)).count();
+            let expected = if change.starts_with("everything") { found.clamp(0, 2) } else { 2 };
+            assert_eq!(found, expected, "{subject} {change} in {names:#?}");
+        }
+    }
+    // Three clouds of the life cycle, two northds, two kinds of hypervisors.
+    let contenders = |row: &serde_json::Value| row["contenders"].as_array().unwrap().len();
+    assert!(
+        rows.iter().all(|row| contenders(row) == if row["name"].as_str().unwrap().starts_with("life") { 3 } else { 2 })
+    );
+}

@@ -554,12 +554,13 @@ impl Node {
             self.ovs.transact(transaction);
         }
         if let Some(southbound) = &mut self.sb {
+            // The server answers in order: a claim does not wait until all rows of its datapath have been sent.
+            if let Some(transaction) = sb {
+                southbound.client.transact(transaction);
+            }
             if let Some(conditions) = conditions {
                 let request = southbound.client.set_conditions(conditions);
                 self.engine.conditions_sent(request);
-            }
-            if let Some(transaction) = sb {
-                southbound.client.transact(transaction);
             }
         }
         self.follow_remote();

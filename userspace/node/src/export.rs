@@ -196,6 +196,6 @@ fn missing(engine: &Engine, ovs_remote: &str, ovs: &Client, sb: Option<&Client>)
     }
     match engine.unregistered() {
         Some(name) => format!("chassis {name} is not registered in the Southbound database: nothing is bound to it"),
-        None => "the Southbound database did not send everything in time".to_owned(),
+        None => format!("the Southbound database did not send everything in time; {}", engine.unsettled()),
     }
 }

@@ -26,14 +26,15 @@ pub struct World {
     /// Flows that refer to a datapath group, and the rows as last fed.
     flows_by_group: HashMap<Uuid, HashSet<Uuid>>,
     flow_rows: HashMap<Uuid, Arc<Row>>,
-    dirty_flows: HashSet<Uuid>,
+    /// In order, so that the same rows make the same numbers.
+    dirty_flows: BTreeSet<Uuid>,
     /// Multicast groups by row, and by datapath.
     groups: HashMap<Uuid, Arc<Row>>,
     groups_by_datapath: HashMap<Uuid, BTreeSet<Uuid>>,
     fed_groups: HashMap<Uuid, (DatapathKey, GroupKey)>,
-    dirty_groups: HashSet<Uuid>,
+    dirty_groups: BTreeSet<Uuid>,
     fed_ports: HashMap<Uuid, LogicalPort>,
-    dirty_ports: HashSet<Uuid>,
+    dirty_ports: BTreeSet<Uuid>,
     every_port: bool,
     local: BTreeMap<Uuid, DatapathKey>,
     peers: BTreeMap<u32, Chassis>,

@@ -426,6 +426,16 @@ impl MutateBuilder<'_> {
         self.mutation(column.any(), Mutator::Delete, keys).mutation(column.any(), Mutator::Insert, pairs)
     }
 
+    /// Adds the elements of a datum of the right shape to a set.
+    pub fn insert_datum(self, column: AnyColumn, elements: Datum) -> Self {
+        self.mutation(column, Mutator::Insert, elements)
+    }
+
+    /// Removes the elements of a datum of the right shape from a set.
+    pub fn delete_datum(self, column: AnyColumn, elements: Datum) -> Self {
+        self.mutation(column, Mutator::Delete, elements)
+    }
+
     /// Adds to an integer.
     pub fn add(self, column: Column<i64>, amount: i64) -> Self {
         self.mutation(column.any(), Mutator::Add, Datum::One(amount.into()))

@@ -53,15 +53,23 @@ impl Vif {
     /// Makes the guest and its device on the hypervisor, which is not plugged into anything yet.
     pub fn create(hypervisor: &Netns, device: &str, spec: VifSpec) -> Result<Self> {
         let guest = Netns::new(&spec.port)?;
-        link::veth(hypervisor, device, &guest, GUEST_DEVICE)?;
-        guest.ip(&format!("link set {GUEST_DEVICE} address {}", spec.mac))?;
-        for address in &spec.addresses {
-            link::address(&guest, GUEST_DEVICE, address)?;
+        let vif = Self { spec, device: device.to_owned(), guest: Some(guest) };
+        vif.connect(hypervisor)?;
+        Ok(vif)
+    }
+
+    /// Makes the device of a guest whose device was deleted anew: the same name, another interface index.
+    pub fn connect(&self, hypervisor: &Netns) -> Result<()> {
+        let guest = self.guest();
+        link::veth(hypervisor, &self.device, guest, GUEST_DEVICE)?;
+        guest.ip(&format!("link set {GUEST_DEVICE} address {}", self.spec.mac))?;
+        for address in &self.spec.addresses {
+            link::address(guest, GUEST_DEVICE, address)?;
         }
-        if let Some(gateway) = spec.gateway {
+        if let Some(gateway) = self.spec.gateway {
             guest.ip(&format!("route add default via {gateway}"))?;
         }
-        Ok(Self { spec, device: device.to_owned(), guest: Some(guest) })
+        Ok(())
     }
 
     /// Makes a tap on the hypervisor, for a virtual machine to open.

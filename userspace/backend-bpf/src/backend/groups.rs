@@ -12,6 +12,8 @@ const EMPTY: Members = Members { from: NEVER, count: 0, member: [0; CHUNK] };
 #[derive(Default)]
 pub(super) struct GroupWrites {
     pub(super) chunks: Vec<(ChunkKey, Chunk)>,
+    /// Chunks that only failed commits wrote and nobody wants any more: no version in force knows them.
+    pub(super) stale: Vec<ChunkKey>,
     orders: Vec<((DatapathKey, GroupKey), Vec<u32>)>,
 }
 
@@ -53,6 +55,11 @@ impl Groups {
                 };
                 let now = slice(&order);
                 if self.kernel.contains_key(&key) && slice(before) == now && !self.attempted.contains(&key) {
+                    continue;
+                }
+                if now.is_empty() && !self.kernel.contains_key(&key) {
+                    // It may have no room in the map, so there is nothing to write over.
+                    writes.stale.push(key);
                     continue;
                 }
                 self.attempted.insert(key);
@@ -221,6 +228,10 @@ mod tests {
         groups.mark(key.0, key.1);
         kernel.extend(groups.writes(&program(full + 10), 2).chunks);
         let writes = groups.writes(&program(full), 2);
+        assert_eq!(writes.stale.len(), 1, "the chunk that only the failed commit wrote makes room");
+        for key in &writes.stale {
+            kernel.remove(key);
+        }
         kernel.extend(writes.chunks.iter().copied());
         groups.committed(writes);
         let all: Vec<u32> = (1..=full).collect();

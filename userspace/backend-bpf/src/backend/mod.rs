@@ -7,7 +7,8 @@
 //! 3. `version = v + 1`: new packets use the new policy, whole;
 //! 4. VIFs and ports that are new or changed are written (never before the rules that guard them are in force), and the version is raised once
 //!    more: a packet of `v + 1` may have met an old one;
-//! 5. guards are raised to the version in force: cached verdicts that rest on what changed die;
+//! 5. guards are raised to the version in force: cached verdicts that rest on what changed die; then the MAC table follows, whose entries
+//!    have generations of their own;
 //! 6. after a grace period what only `v` used is removed and its indexes are free again.
 //!
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
@@ -26,7 +27,7 @@ use oxbow_abi::learning::{FDB_CONFIRMED, Fdb, FdbKey};
 use oxbow_abi::rule::{NarrowKey, Rule, WideKey};
 use oxbow_abi::stats::State;
 use oxbow_abi::topology::{Address, Chassis, PeerKey};
-use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, LflowId, Mac, Program, RuleId};
+use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, LflowId, Mac, PortKey, Program, RuleId};
 use ports::Ports;
 use rules::Rules;
 use stages::StageMaps;
@@ -87,6 +88,15 @@ pub enum CommitError {
     Grace(#[source] std::io::Error),
 }
 
+/// Something that a commit had no room for, although the rest of it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The port that is not served; none = learned addresses, which are flooded to instead.
+    pub port: Option<(DatapathKey, PortKey)>,
+    /// What, and which map is full.
+    pub text: String,
+}
+
 /// What a commit did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
@@ -134,6 +144,7 @@ pub struct Backend {
     ports: Ports,
     groups: Groups,
     dirty_fdb: Vec<(DatapathKey, Mac)>,
+    shortages: Vec<Shortage>,
     chassis: BTreeMap<ChassisId, Chassis>,
     raised_chassis: Vec<ChassisId>,
     settled: bool,
@@ -159,6 +170,7 @@ impl Backend {
             ports: Ports::default(),
             groups: Groups::default(),
             dirty_fdb: Vec::new(),
+            shortages: Vec::new(),
             chassis: BTreeMap::new(),
             raised_chassis: Vec::new(),
             settled: true,
@@ -228,7 +240,7 @@ impl Backend {
         let stage_writes = self.stages.writes(program, version, &mut self.tables, &mut self.guards)?;
         let table_writes = self.tables.writes(version)?;
         let group_writes = self.groups.writes(program, version);
-        let port_writes = self.ports.writes(program, &mut self.guards)?;
+        let mut port_writes = self.ports.writes(program, &mut self.guards);
         for (index, block) in self.blocks.fresh() {
             self.instance.maps.blocks.set(*index, block)?;
         }
@@ -243,8 +255,15 @@ impl Backend {
         for (index, table) in &table_writes.tables {
             self.instance.maps.tables.set(*index, table)?;
         }
-        for write in &stage_writes {
+        // What goes makes room for what comes.
+        for write in stage_writes.iter().filter(|write| write.stale) {
+            self.instance.maps.datapaths.remove(&write.datapath)?;
+        }
+        for write in stage_writes.iter().filter(|write| !write.stale) {
             self.instance.maps.datapaths.insert(&write.datapath, &write.value)?;
+        }
+        for key in &group_writes.stale {
+            self.instance.maps.groups.remove(key)?;
         }
         for (key, chunk) in &group_writes.chunks {
             self.instance.maps.groups.insert(key, chunk)?;
@@ -280,21 +299,25 @@ impl Backend {
         self.stages.committed(stage_writes);
         self.groups.committed(group_writes);
         self.rules.committed();
-        // 4. New and changed ports. The policy is in force whatever happens here; what fails stays marked and is tried again.
+        // 4. New and changed ports. The policy is in force whatever happens here; what has no room stays marked and is tried again.
         let topology = !(port_writes.ports.is_empty() && port_writes.vifs.is_empty());
         if topology {
-            let written = self.write_ports(&port_writes);
+            let maps = &mut self.instance.maps;
+            port_writes.insert(|key, port| maps.ports.insert(key, port), |key, vif| maps.vifs.insert(key, vif));
             // A packet that read the version above may have met an old entry. What it caches must be older than the guards: they get a
             // version of their own, as does the generation by which the programs keep VIFs.
             self.version += 1;
             self.vifs += 1;
             done.version = self.version;
             self.instance.maps.state.set(0, &State { version: self.version, vifs: self.vifs, ..state })?;
-            written?;
         }
+        let refused = port_writes.refused.iter().map(|(datapath, key, why)| {
+            let name = program.port(*datapath, *key).map_or("", |port| &port.name);
+            Shortage { port: Some((*datapath, *key)), text: format!("port {name}: {why}") }
+        });
+        self.shortages = refused.collect();
         self.ports.committed(port_writes, &mut self.guards);
-        self.write_fdb(program)?;
-        // 5. Guards.
+        // 5. Guards. Nothing that had no room keeps a verdict of the old policy alive.
         for id in self.raised_chassis.drain(..) {
             self.guards.raise(Scope::Chassis(id.0));
         }
@@ -302,17 +325,14 @@ impl Backend {
             self.instance.maps.guards.set(guard, &self.version)?;
         }
         self.guards.committed();
+        let unheld = self.write_fdb(program)?;
+        self.shortages.extend(unheld.map(|text| Shortage { port: None, text }));
         Ok(done)
     }
 
-    fn write_ports(&mut self, writes: &ports::PortWrites) -> Result<(), MapFailure> {
-        for (key, port) in &writes.ports {
-            self.instance.maps.ports.insert(key, port)?;
-        }
-        for (key, vif) in &writes.vifs {
-            self.instance.maps.vifs.insert(key, vif)?;
-        }
-        Ok(())
+    /// What the last commit had no room for, although the rest of it is in force. Every commit tries again.
+    pub fn shortages(&self) -> &[Shortage] {
+        &self.shortages
     }
 
     fn write_rules(&mut self, writes: &[crate::image::RuleWrite]) -> Result<(), MapFailure> {
@@ -369,15 +389,35 @@ impl Backend {
         Ok(())
     }
 
-    /// Puts the FDB rows of the Southbound database into the MAC table.
-    fn write_fdb(&mut self, program: &Program) -> Result<(), MapFailure> {
+    /// Puts the FDB rows of the Southbound database into the MAC table. Returns what has no room: it is flooded to, and tried again. The
+    /// kernel's own hints make way first, so that a guest that sends from ever new addresses cannot crowd out what is known.
+    fn write_fdb(&mut self, program: &Program) -> Result<Option<String>, MapFailure> {
+        let abi = |datapath: DatapathKey, mac: Mac| FdbKey {
+            datapath: datapath.0,
+            mac_hi: (mac.0 >> 32) as u32,
+            mac_lo: mac.0 as u32,
+        };
+        // What goes makes room for what comes.
+        self.dirty_fdb.sort_by_key(|(datapath, mac)| program.fdb(*datapath, *mac).is_none());
+        let mut has_made_room = false;
         while let Some(&(datapath, mac)) = self.dirty_fdb.last() {
-            let key = FdbKey { datapath: datapath.0, mac_hi: (mac.0 >> 32) as u32, mac_lo: mac.0 as u32 };
+            let key = abi(datapath, mac);
             let before = self.instance.maps.fdb.get(&key)?;
             match program.fdb(datapath, mac) {
                 Some(port) => {
                     let seen = before.map_or_else(monotonic_nanoseconds, |entry| entry.seen);
-                    self.instance.maps.fdb.insert(&key, &Fdb { port: port.0, flags: FDB_CONFIRMED, seen })?;
+                    match self.instance.maps.fdb.insert(&key, &Fdb { port: port.0, flags: FDB_CONFIRMED, seen }) {
+                        Ok(()) => {}
+                        Err(MapFailure::Full { .. }) if !has_made_room => {
+                            has_made_room = true;
+                            self.age_fdb(0)?;
+                            continue;
+                        }
+                        Err(full @ MapFailure::Full { .. }) => {
+                            return Ok(Some(format!("{} learned addresses: {full}", self.dirty_fdb.len())));
+                        }
+                        Err(error) => return Err(error),
+                    }
                     if before.is_none_or(|entry| entry.port != port.0) {
                         self.instance.maps.fdb_generations.raise(&key);
                     }
@@ -389,7 +429,7 @@ impl Backend {
             }
             self.dirty_fdb.pop();
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Addresses that the kernel learned by itself at ports that are here, and that the database has not confirmed: what was learned while no

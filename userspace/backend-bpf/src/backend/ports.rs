@@ -1,6 +1,7 @@
 //! Logical ports and the devices they are on.
 
-use crate::image::{Exhausted, Guards, Scope};
+use crate::image::{Guards, Scope};
+use crate::kernel::MapFailure;
 use oxbow_abi::topology::{
     PORT_LOCAL, PORT_REMOTE, PORT_UNBOUND, PORT_UNSERVED, Port, PortKey as AbiPortKey, VIF_HAS_NESTED, VIF_LOCALPORT,
     VIF_NESTED, Vif, VifKey,
@@ -16,9 +17,50 @@ pub(super) struct PortWrites {
     pub(super) ports_removed: Vec<AbiPortKey>,
     pub(super) ports: Vec<(AbiPortKey, Port)>,
     pub(super) vifs: Vec<(VifKey, Vif)>,
+    /// Ports that there is no room for, and why. They stay marked: the next commit tries again.
+    pub(super) refused: Vec<(DatapathKey, PortKey, String)>,
 }
 
 impl PortWrites {
+    /// Leaves a port out for which there is no room. What the kernel may have of it already is for the next commit.
+    fn refuse(&mut self, datapath: u32, port: u32, why: String) {
+        self.refused.push((DatapathKey(datapath), PortKey(port), why));
+    }
+
+    /// Hands each port, then each VIF, to `insert_port` and `insert_vif`. One that there is no room for is refused and must not keep
+    /// the others from being served; a VIF whose port was refused is not tried.
+    pub(super) fn insert(
+        &mut self,
+        mut insert_port: impl FnMut(&AbiPortKey, &Port) -> Result<(), MapFailure>,
+        mut insert_vif: impl FnMut(&VifKey, &Vif) -> Result<(), MapFailure>,
+    ) {
+        let mut ports = std::mem::take(&mut self.ports);
+        ports.retain(|(key, port)| match insert_port(key, port) {
+            Ok(()) => true,
+            Err(error) => {
+                self.refuse(key.datapath, key.port, error.to_string());
+                false
+            }
+        });
+        self.ports = ports;
+        let mut vifs = std::mem::take(&mut self.vifs);
+        vifs.retain(|(key, vif)| {
+            let without_port =
+                |(datapath, port, _): &(DatapathKey, PortKey, String)| datapath.0 == vif.datapath && port.0 == vif.port;
+            if self.refused.iter().any(without_port) {
+                return false;
+            }
+            match insert_vif(key, vif) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.refuse(vif.datapath, vif.port, error.to_string());
+                    false
+                }
+            }
+        });
+        self.vifs = vifs;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.vifs_removed.len() + self.ports_removed.len() + self.ports.len() + self.vifs.len()
     }
@@ -47,10 +89,10 @@ impl Ports {
     }
 
     /// What changes for the ports marked since the last commit.
-    pub(super) fn writes(&mut self, program: &Program, guards: &mut Guards) -> Result<PortWrites, Exhausted> {
+    pub(super) fn writes(&mut self, program: &Program, guards: &mut Guards) -> PortWrites {
         let mut writes = PortWrites::default();
         if self.dirty.is_empty() {
-            return Ok(writes);
+            return writes;
         }
         let mut vifs = self.vifs.clone();
         vifs.retain(|_, vif| !self.dirty.contains(&(DatapathKey(vif.datapath), PortKey(vif.port))));
@@ -63,7 +105,13 @@ impl Ports {
                 }
                 continue;
             };
-            let guard = guards.index(scope)?;
+            let guard = match guards.index(scope) {
+                Ok(guard) => guard,
+                Err(full) => {
+                    writes.refuse(abi.datapath, abi.port, full.to_string());
+                    continue;
+                }
+            };
             let value = encode(port, guard);
             if self.kernel.get(&abi) != Some(&value) {
                 writes.ports.push((abi, value));
@@ -90,7 +138,7 @@ impl Ports {
         }
         writes.vifs_removed = self.vifs.keys().filter(|key| !vifs.contains_key(*key)).copied().collect();
         writes.vifs = vifs.into_iter().filter(|(key, vif)| self.vifs.get(key) != Some(vif)).collect();
-        Ok(writes)
+        writes
     }
 
     /// The kernel has them.
@@ -104,7 +152,7 @@ impl Ports {
         }
         self.kernel.extend(writes.ports);
         self.vifs.extend(writes.vifs);
-        self.dirty.clear();
+        self.dirty = writes.refused.into_iter().map(|(datapath, port, _)| (datapath, port)).collect();
     }
 }
 

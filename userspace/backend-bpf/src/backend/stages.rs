@@ -21,6 +21,8 @@ pub(super) enum Place {
 pub(super) struct StageWrite {
     pub(super) datapath: u32,
     pub(super) value: Datapath,
+    /// Only failed commits wrote it, and nobody wants it any more: no version in force knows it, and it is removed instead.
+    pub(super) stale: bool,
     gone: bool,
 }
 
@@ -30,6 +32,8 @@ pub(super) struct StageMaps {
     kernel: FxHashMap<u32, Datapath>,
     dirty: BTreeSet<DatapathKey>,
     gone: Vec<u32>,
+    /// Datapaths that a commit which has not succeeded yet may have written.
+    attempted: BTreeSet<DatapathKey>,
 }
 
 impl StageMaps {
@@ -64,6 +68,11 @@ impl StageMaps {
         let mut writes = Vec::new();
         for key in self.dirty.clone() {
             let known = self.kernel.get(&key.0).copied();
+            let stale = known.is_none() && program.datapath(key).is_none();
+            if stale && !self.attempted.contains(&key) {
+                continue;
+            }
+            self.attempted.insert(key);
             let mut now = Stages { from: version, ..Stages::new_zeroed() };
             let found = program.datapath(key);
             if let Some(datapath) = found {
@@ -77,15 +86,13 @@ impl StageMaps {
                 for (n, sub) in now.sub.iter_mut().enumerate() {
                     *sub = self.tables.get(&(key, Place::Sub(n))).copied().unwrap_or(0);
                 }
-            } else if known.is_none() {
-                continue;
             }
             let guard = guards.index(Scope::Datapath(key.0))?;
             let flags = if found.is_some_and(|d| d.router) { DATAPATH_ROUTER } else { 0 };
             let never = Stages { from: NEVER, ..Stages::new_zeroed() };
             let before = known.and_then(|d| d.stages.into_iter().filter(|s| s.from < version).max_by_key(|s| s.from));
             let value = Datapath { guard, flags, stages: [before.unwrap_or(never), now] };
-            writes.push(StageWrite { datapath: key.0, value, gone: found.is_none() });
+            writes.push(StageWrite { datapath: key.0, value, stale, gone: found.is_none() });
         }
         // Tables of datapaths that are gone; their rules were removed by the same difference.
         for write in writes.iter().filter(|write| write.gone) {
@@ -112,6 +119,7 @@ impl StageMaps {
             }
         }
         self.dirty.clear();
+        self.attempted.clear();
     }
 
     /// After a grace period: datapaths to remove from the kernel.

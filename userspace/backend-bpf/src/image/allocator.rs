@@ -5,12 +5,23 @@ use std::collections::BTreeMap;
 
 /// An array map has no room left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("map {map} is full ({max} entries): start oxbow-node with a larger --map-size {map}=N")]
+#[error("{}", self.text())]
 pub struct Exhausted {
-    /// Name of the map.
+    /// Name of the map, or of something whose size is not to be chosen.
     pub map: &'static str,
     /// Its size.
     pub max: u32,
+}
+
+impl Exhausted {
+    fn text(&self) -> String {
+        let Self { map, max } = self;
+        if crate::kernel::MAPS.contains(map) {
+            format!("map {map} is full ({max} entries): start oxbow-node with a larger --map-size {map}=N")
+        } else {
+            format!("more {map} than the {max} that can be held")
+        }
+    }
 }
 
 /// Single indexes, from 1 (0 always means "none").

@@ -5,13 +5,14 @@
 //! hypervisor that sends an echo request each millisecond ([`echo`]) and by a packet socket on the network between the hypervisors ([`tunnel`]).
 
 mod echo;
+mod large;
 mod network;
 mod observer;
 mod plug;
 mod tunnel;
 mod usage;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::session::Session;
 
@@ -21,6 +22,12 @@ pub struct Args {
     /// Ports of the switch beside those that are plugged [default: 1000, quick: 50].
     #[arg(long)]
     others: Option<usize>,
+    /// Ports of the large switch [default: 10000, quick: 200].
+    #[arg(long)]
+    ports: Option<usize>,
+    /// How many of them are plugged on each hypervisor [default: 50, quick: 5].
+    #[arg(long)]
+    local: Option<usize>,
 }
 
 /// Measures.
@@ -31,12 +38,21 @@ pub struct Args {
 pub fn run(args: &Args, session: &mut Session) -> Result<()> {
     let others = args.others.unwrap_or(if session.quick() { 50 } else { 1000 });
     for others in [0, others] {
-        for resident in [false, true] {
-            let case = plug::Case { others, resident };
-            if session.wants(&case.title()) {
-                plug::run(session, case)?;
-            }
-        }
+        plug::run(session, others)?;
+    }
+    let (ports, local) = if session.quick() { (200, 5) } else { (10_000, 50) };
+    let size = large::Size { ports: args.ports.unwrap_or(ports), local: args.local.unwrap_or(local) };
+    ensure!(
+        size.ports > 2 * size.local,
+        "{} ports are not enough for {} on each of 2 hypervisors",
+        size.ports,
+        size.local
+    );
+    if session.wants(&large::northd_title(size)) {
+        large::northds(session, size)?;
+    }
+    if session.wants(&large::node_title(size)) {
+        large::nodes(session, size)?;
     }
     Ok(())
 }

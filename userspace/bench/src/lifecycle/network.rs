@@ -36,6 +36,12 @@ impl Network {
         Ok(Self { switch: uuid("Logical_Switch")?, global: uuid("NB_Global")?, nb_cfg: 0 })
     }
 
+    /// The Logical_Switch_Port row of a port.
+    pub(super) fn port(nb: &OvsdbServer, number: usize) -> Result<Uuid> {
+        let text = nb.nbctl(&format!("--bare --columns=_uuid find Logical_Switch_Port name={}", name(number)))?;
+        text.trim().parse().with_context(|| format!("port {number}: {text:?} is no UUID"))
+    }
+
     /// Adds these ports.
     pub(super) fn add_ports(&self, door: &Door, numbers: Range<usize>) -> Result<()> {
         let numbers: Vec<usize> = numbers.collect();
@@ -67,7 +73,7 @@ impl Network {
             Change::Port(number) => self.insert(&mut transaction, &[*number]),
             Change::Address { row, mac } => {
                 use nb::logical_switch_port as t;
-                let text = format!("{} 10.255.0.1", mac_text(*mac));
+                let text = format!("{} 10.254.{}.{}", mac_text(*mac), mac[4], mac[5]);
                 let _ = transaction.update(t::TABLE, *row).set(t::ADDRESSES, [text]);
             }
             Change::Acl(number) => {

@@ -3,7 +3,7 @@
 mod look;
 
 use super::inspect::{Inspect, Summary};
-use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
+use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, LogicalPort, Peer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxbow_abi::learning::FdbKey;
 use oxbow_abi::reason::Reason;
@@ -15,7 +15,7 @@ use oxbow_backend_bpf::kernel::{
     is_private,
 };
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
-use oxbow_pipeline::ir::{Changes, ChassisId, Program};
+use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, PortKey, Program};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -308,6 +308,11 @@ impl Dataplane for Ebpf {
 
     fn commit(&mut self, program: &Program, changes: &Changes, _cookies: Cookies<'_>) -> Result<(), DataplaneError> {
         self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
+    }
+
+    fn shortages(&self) -> Vec<(Option<LogicalPort>, String)> {
+        let port = |(datapath, port): (DatapathKey, PortKey)| LogicalPort { datapath: datapath.0, port: port.0 };
+        self.backend.shortages().iter().map(|one| (one.port.map(port), one.text.clone())).collect()
     }
 
     fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {

@@ -188,6 +188,12 @@ pub trait Dataplane: Devices {
     /// What the maps say.
     fn commit(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) -> Result<(), DataplaneError>;
 
+    /// What the last commit had no room for, although the rest of it is in force: the port that is not served, or none where no port
+    /// waits for it; and what is full, in words. Every commit tries again.
+    fn shortages(&self) -> Vec<(Option<LogicalPort>, String)> {
+        Vec::new()
+    }
+
     /// Lets the attached devices run what was committed, which is this program. Until then devices that a former process served go on with its policy, and others
     /// pass nothing.
     ///

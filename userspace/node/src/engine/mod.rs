@@ -18,7 +18,7 @@ pub use inspect::Surroundings;
 use crate::activation::listen::Listeners;
 use crate::backend::{Backend, Beside};
 use crate::config::{Config, Identity};
-use crate::dataplane::{Dataplane, LocalVif, Opener};
+use crate::dataplane::{Dataplane, LocalVif, LogicalPort, Opener};
 use crate::fdb::Fdb;
 use crate::generation::Generations;
 use crate::kernel::Kernel;
@@ -96,11 +96,13 @@ struct Line {
     busy: bool,
     /// Not before this: the last transaction was refused.
     retry_at_ms: u64,
+    /// Nothing is ever written.
+    is_read_only: bool,
 }
 
 impl Line {
     fn can_write(&self, now_ms: u64) -> bool {
-        self.synchronized && !self.busy && now_ms >= self.retry_at_ms
+        self.synchronized && !self.busy && !self.is_read_only && now_ms >= self.retry_at_ms
     }
 }
 
@@ -142,6 +144,8 @@ pub struct Engine {
     listeners: Listeners,
     committed: HashSet<LocalVif>,
     commit_error: Option<String>,
+    /// What the last commit had no room for.
+    shortages: Vec<(Option<LogicalPort>, String)>,
     retry_kernel_at_ms: u64,
     chassis_taken: BTreeSet<String>,
     registered_as: Option<String>,
@@ -202,6 +206,7 @@ impl Engine {
             listeners: Listeners::default(),
             committed: HashSet::new(),
             commit_error: None,
+            shortages: Vec::new(),
             retry_kernel_at_ms: 0,
             chassis_taken: BTreeSet::new(),
             registered_as: None,
@@ -258,6 +263,11 @@ impl Engine {
         self.tell("ovs-vswitchd", refusal);
     }
 
+    /// A connection that has just been synchronised.
+    fn line(&self) -> Line {
+        Line { ever: true, synchronized: true, is_read_only: self.settings.is_read_only, ..Line::default() }
+    }
+
     /// Changes of Open_vSwitch.
     pub fn ovs_changed(&mut self, changes: &[RowChange]) {
         for change in changes {
@@ -270,7 +280,7 @@ impl Engine {
         if !self.ovs_line.ever {
             self.ovs.settle_ages();
         }
-        self.ovs_line = Line { ever: true, synchronized: true, ..Line::default() };
+        self.ovs_line = self.line();
     }
 
     /// It is not any more.
@@ -292,7 +302,7 @@ impl Engine {
 
     /// OVN_Southbound is synchronised.
     pub fn sb_connected(&mut self, replica: &Replica) {
-        self.sb_line = Line { ever: true, synchronized: true, ..Line::default() };
+        self.sb_line = self.line();
         self.fdb_has_timestamp = replica.has_column(sb::fdb::TIMESTAMP);
     }
 
@@ -376,12 +386,12 @@ impl Engine {
         if self.sb_line.ever && may_process {
             let mut south = Transaction::new(sb::DATABASE);
             self.serve_southbound(&mut local, &mut south, &mut orders, now_ms, wall_ms);
-            if !south.is_empty() && self.sb_line.can_write(now_ms) && !self.settings.is_read_only {
+            if !south.is_empty() && self.sb_line.can_write(now_ms) {
                 self.sb_line.busy = true;
                 orders.sb = Some(south);
             }
         }
-        if !local.is_empty() && self.ovs_line.can_write(now_ms) && !self.settings.is_read_only {
+        if !local.is_empty() && self.ovs_line.can_write(now_ms) {
             self.ovs_line.busy = true;
             orders.ovs = Some(local);
         }

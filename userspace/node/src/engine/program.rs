@@ -54,6 +54,7 @@ impl Engine {
                 self.underlays.clear();
                 self.committed.clear();
                 self.commit_error = None;
+                self.shortages.clear();
                 self.rebuild = false;
                 self.world = match replica {
                     Some(replica) => {
@@ -178,7 +179,8 @@ impl Engine {
         self.world_changed |= !changes.is_empty();
         let Some(dataplane) = &mut self.dataplane else { return progress };
         let wanted = out.serve.iter().cloned().collect();
-        let retry = self.commit_error.is_some() && now_ms >= self.retry_kernel_at_ms;
+        let is_short = self.commit_error.is_some() || !self.shortages.is_empty();
+        let retry = is_short && now_ms >= self.retry_kernel_at_ms;
         // A peer that there is no room for is no reason to hold back the policy, and what changed in it must reach the dataplane whatever
         // happens: it is told once.
         let (peer_error, tried) = stopwatch::time("flow-installation", || {
@@ -197,6 +199,13 @@ impl Engine {
                 progress |= self.committed != wanted;
                 self.committed = wanted;
                 self.commit_error = None;
+                // What there is no room for waits alone.
+                let shortages = dataplane.shortages();
+                progress |= self.shortages != shortages;
+                self.shortages = shortages;
+                if !self.shortages.is_empty() {
+                    self.retry_kernel_at_ms = now_ms + RETRY_MS;
+                }
             }
             Some(Err(error)) => {
                 let pause = if matches!(error, DataplaneError::Unreachable(_)) { UNREACHABLE_MS } else { RETRY_MS };
@@ -209,7 +218,8 @@ impl Engine {
         }
         let errors = peer_error.map(|error| error.to_string()).into_iter().collect();
         self.tell("peers", errors);
-        let errors = self.commit_error.clone().into_iter().collect();
+        let short = self.shortages.iter().map(|(_, text)| text.clone());
+        let errors = self.commit_error.clone().into_iter().chain(short).collect();
         self.tell("commit", errors);
         progress | self.activate(out)
     }
@@ -217,6 +227,7 @@ impl Engine {
     /// Lets the devices go over to what is committed, once it is whole: what a former process left forwards until then.
     fn activate(&mut self, out: &VifOutcome) -> bool {
         let is_whole = self.commit_error.is_none()
+            && !self.shortages.iter().any(|(port, _)| port.is_some())
             && self.sb_line.synchronized
             && self.watch.is_complete()
             && self.pending_interest.is_none()

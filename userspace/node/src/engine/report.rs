@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::backend::Backend;
+use crate::vif::Phase;
 use oxbow_pipeline::ir::DatapathKey;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -136,6 +137,20 @@ impl Engine {
     pub fn unregistered(&self) -> Option<&str> {
         let name = self.config.as_ref()?.system_id.as_deref()?;
         self.sb.our_chassis(name).is_none().then_some(name)
+    }
+
+    /// What keeps everything from being in force, for people.
+    pub fn unsettled(&self) -> String {
+        let waiting: Vec<String> = self
+            .states
+            .states
+            .iter()
+            .filter(|(_, state)| matches!(state.phase, Phase::WaitingData | Phase::NoChassis))
+            .map(|(interface, state)| format!("{interface} is {}", state.phase.name()))
+            .collect();
+        let conditions = if self.watch.is_complete() { "answered" } else { "not answered" };
+        let error = self.commit_error.as_deref().or(self.open_error.as_deref()).unwrap_or("no error");
+        format!("conditions: {conditions}; dataplane: {error}; waiting: {}", waiting.join(", "))
     }
 
     /// Flows and groups as the dataplane holds them, where it holds such.

@@ -162,7 +162,7 @@ impl Engine {
         let interfaces = self.vif_interfaces(config);
         let encaps = ours.map(|row| self.sb.encaps_of(row)).unwrap_or_default();
         let (watch, zones) = (&self.watch, &self.zones);
-        let (committed, attached) = (&self.committed, &self.attached);
+        let (committed, attached, shortages) = (&self.committed, &self.attached, &self.shortages);
         let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
         let no_dataplane = self.dataplane.is_none().then(|| match &self.open_error {
             Some(error) => error.clone(),
@@ -170,6 +170,9 @@ impl Engine {
         });
         let served = |vif: &LocalVif| -> Option<Served> {
             if let Some(reason) = &no_dataplane {
+                return Some(Served::No(reason.clone()));
+            }
+            if let Some((_, reason)) = shortages.iter().find(|(port, _)| *port == Some(vif.at)) {
                 return Some(Served::No(reason.clone()));
             }
             match attached.get(&vif.ifindex)? {
