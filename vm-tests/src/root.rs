@@ -30,10 +30,10 @@ enum Entry {
 /// Directories that every guest has, most of them to mount something on.
 const DIRECTORIES: &[&str] = &["dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "var/tmp", "usr/sbin"];
 
-/// Names that programs look up.
+/// Names that programs look up; Debian's tcpdump wants to become its user.
 const ETC: &[(&str, &str)] = &[
-    ("etc/passwd", "root:x:0:0:root:/:/bin/sh\n"),
-    ("etc/group", "root:x:0:\n"),
+    ("etc/passwd", "root:x:0:0:root:/:/bin/sh\ntcpdump:x:100:100::/:/bin/false\n"),
+    ("etc/group", "root:x:0:\ntcpdump:x:100:\n"),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 ];
