@@ -71,8 +71,6 @@ fn load(code: &[u64]) -> Result<OwnedFd> {
 /// What runs came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ran {
-    /// What the program returned the last time.
-    pub(crate) action: u32,
     /// Nanoseconds per run, as the kernel measured them (whole numbers).
     pub(crate) ns: u32,
 }
@@ -90,7 +88,7 @@ pub(crate) fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u
     attr[5] = SKB_CONTEXT as u64;
     attr[6] = context.as_ptr() as u64;
     bpf(PROG_TEST_RUN, &mut attr).context("BPF_PROG_TEST_RUN")?;
-    Ok(Ran { action: (attr[0] >> 32) as u32, ns: (attr[4] >> 32) as u32 })
+    Ok(Ran { ns: (attr[4] >> 32) as u32 })
 }
 
 /// The program that does nothing.

@@ -24,8 +24,6 @@ pub(crate) enum Path {
     Cached,
     /// Every packet walks.
     Walked,
-    /// Every packet is dropped from the cache of denied flows.
-    Denied,
     /// Whatever it is.
     Any,
 }
@@ -59,6 +57,24 @@ pub(crate) struct Turns {
     pub(crate) count: u32,
     /// Each turn has flows of its own.
     pub(crate) fresh: bool,
+}
+
+/// What one CPU does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    /// Its frames.
+    pub(crate) turns: Turns,
+    /// What is behind the driver.
+    pub(crate) target: Target,
+    /// Packets in each of the runs of which the middle one counts.
+    pub(crate) repeat: u32,
+}
+
+impl Work {
+    /// Packets in all.
+    pub(crate) fn packets(&self) -> u64 {
+        u64::from(self.repeat) * SLICES as u64
+    }
 }
 
 /// The programs on a switch, with frames for them.
@@ -116,7 +132,6 @@ impl Rig {
             Path::Nothing => none,
             Path::Cached => Paths { cached: packets, ..none },
             Path::Walked => Paths { walked: packets, ..none },
-            Path::Denied => Paths { denied: packets, ..none },
             Path::Any => after,
         };
         let drops = self.switch.backend()?.instance().counters.drops()?;
@@ -140,15 +155,14 @@ impl Rig {
     pub(crate) fn table(&mut self, turns: Turns, path: Path, repeat: u32) -> Result<f64> {
         self.checked(path, u64::from(repeat) * SLICES as u64, |rig| {
             let target = if path == Path::Nothing { Target::Empty } else { Target::Vif };
-            Ok(rig.at_once(&[(turns, target)], repeat)?[0])
+            Ok(rig.at_once(&[Work { turns, target, repeat }])?[0])
         })
     }
 
-    /// The same on several CPUs at once, each with frames of its own: nanoseconds of each.
-    pub(crate) fn at_once(&mut self, work: &[(Turns, Target)], repeat: u32) -> Result<Vec<f64>> {
-        let frame = [0; bpf::HEAD];
-        let mut cpus = Vec::new();
-        for (n, (turns, target)) in work.iter().enumerate() {
+    /// The same on several CPUs at once, each with work of its own: nanoseconds of each.
+    pub(crate) fn at_once(&mut self, work: &[Work]) -> Result<Vec<f64>> {
+        let mut each = Vec::new();
+        for (n, Work { turns, target, repeat }) in work.iter().enumerate() {
             let cpu = self.cpu(n)?;
             let salt = if turns.fresh { self.unused << 16 } else { 0 };
             if turns.fresh {
@@ -157,24 +171,21 @@ impl Rig {
             }
             let (first, count, step) = (turns.first, turns.count, if turns.fresh { 1 << 16 } else { 0 });
             self.driver.cursor(cpu, Cursor { first, count, next: 0, step, salt, target: *target as u32 })?;
-            cpus.push(cpu);
+            each.push((cpu, *repeat));
         }
-        let (driver, start) = (&self.driver, Barrier::new(cpus.len()));
-        let (start, frame) = (&start, &frame);
+        let (driver, start) = (&self.driver, &Barrier::new(each.len()));
+        let one = |(cpu, repeat): (usize, u32)| {
+            move || -> Result<f64> {
+                pin(cpu)?;
+                start.wait();
+                middle(|| driver.run(FIRST_IFINDEX, &[0; bpf::HEAD], repeat))
+            }
+        };
         self.switch.enter(move || {
             std::thread::scope(|scope| {
-                let one = |cpu: usize| {
-                    move || -> Result<f64> {
-                        pin(cpu)?;
-                        start.wait();
-                        middle(|| driver.run(FIRST_IFINDEX, frame, repeat))
-                    }
-                };
-                let threads: Vec<_> = cpus.into_iter().map(|cpu| scope.spawn(one(cpu))).collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                    .collect()
+                let threads: Vec<_> = each.into_iter().map(|work| scope.spawn(one(work))).collect();
+                let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+                joined.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
             })
         })
     }
