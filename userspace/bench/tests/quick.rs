@@ -92,3 +92,33 @@ fn lifecycle_measures_every_step_of_every_contender() {
         rows.iter().all(|row| contenders(row) == if row["name"].as_str().unwrap().starts_with("life") { 3 } else { 2 })
     );
 }
+
+#[cfg(feature = "ring0")]
+#[test]
+fn walk_measures_packets_on_both_switches_and_floods_on_one() {
+    let rows = rows("walk", &["--large-ports", "40"]);
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let packets = ["IPv4, 1 flow, switch of", "IPv6, 1 flow, switch of", "IPv4, 1000 flows, switch of"];
+    let floods = [
+        "verdict cache of 4096, cost",
+        "verdict cache of 4096, rate of one CPU",
+        "verdict cache of 4096, answered from the cache",
+        "200 established flows beside a flood of never-repeating ones, cost",
+        "200 established flows beside a flood of never-repeating ones, answered from the cache",
+        "2000 established flows beside a flood of never-repeating ones, cost",
+        "2000 established flows beside a flood of never-repeating ones, answered from the cache",
+        "cached, 200 flows a CPU, rate in all",
+        "flows that never repeat, 10000 flows a CPU, rate in all",
+        "denied flows, in turn, cost",
+        "denied flows, in turn, rate of one CPU",
+        "denied flows, in turn, answered from the cache",
+    ];
+    // With one CPU there is no flood beside anything.
+    let beside = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+    let floods = floods.iter().filter(|name| beside || !name.contains("beside"));
+    let wanted: Vec<&str> = packets.iter().chain(floods).chain(&packets).copied().collect();
+    assert_eq!(names.len(), wanted.len(), "{names:?}");
+    for (name, start) in names.iter().zip(wanted) {
+        assert!(name.starts_with(start), "{name} is not {start}");
+    }
+}

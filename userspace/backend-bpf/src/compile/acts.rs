@@ -150,23 +150,25 @@ impl Compiled {
         Ok(())
     }
 
+    /// The operand that holds a constant; a neighbor advertisement names its addresses twice. `None` when there is no room.
+    fn operand(&mut self, bits: u32) -> Option<u8> {
+        if let Some(known) = self.operand[..self.operands].iter().position(|&operand| operand == bits) {
+            return Some(known as u8);
+        }
+        let new = self.operands;
+        *self.operand.get_mut(new)? = bits;
+        self.operands += 1;
+        Some(new as u8)
+    }
+
     /// Constants that tell rules of one kind apart (ports, addresses) become operands while there is room; small ones stay in the block.
     fn set(&mut self, dst: Slice, width: u8, value: u128) -> Result<(), ActError> {
         for part in parts(dst, width)? {
             let a = part.mask();
             let bits = (value >> part.from) as u32 & part.ones();
-            if part.width >= 16 && bits > u32::from(u8::MAX) && self.operands < OPERANDS {
-                self.operand[self.operands] = bits;
-                let op = Op {
-                    code: SET_OPERAND,
-                    dst: part.word,
-                    arg: self.operands as u8,
-                    a,
-                    c: u32::from(part.shift),
-                    ..Op::default()
-                };
-                self.operands += 1;
-                self.push(op);
+            let telling = part.width >= 16 && bits > u32::from(u8::MAX);
+            if let Some(arg) = telling.then(|| self.operand(bits)).flatten() {
+                self.push(Op { code: SET_OPERAND, dst: part.word, arg, a, c: u32::from(part.shift), ..Op::default() });
             } else {
                 self.push(Op { code: SET, dst: part.word, a, b: bits << part.shift, ..Op::default() });
             }

@@ -7,15 +7,17 @@ use oxbow_backend_bpf::{Backend, Limits};
 use oxbow_pipeline::compile::{Compiler, Options, Vocabulary};
 use oxbow_pipeline::ir::{DatapathKey, Location, LogicalPort};
 use oxbow_testkit::{Central, Netns, Northd, artifacts};
+use serde_json::json;
 use std::path::Path;
+use std::process::Command;
 
 use super::frames::{ip4, ip6, mac};
 
 /// Interface index of port 0; the others follow. Only port 0's device exists: BPF_PROG_TEST_RUN wants the one that a frame came by, not the
 /// one that it leaves by.
 pub(crate) const FIRST_IFINDEX: u32 = 100;
-/// Ports per `ovn-nbctl` command line.
-const BATCH: usize = 500;
+/// Ports per transaction, which is an argument of a command (131,071 bytes at most).
+const BATCH: usize = 250;
 
 /// A switch in a namespace of its own, its policy in force.
 pub(crate) struct Switch {
@@ -108,17 +110,34 @@ fn southbound(ports: u32) -> Result<Southbound> {
     let dir = tempfile::TempDir::with_prefix("oxbow-bench-walk-")?;
     let mut central = Central::start(&ns, dir.path(), "punix:unused.sock", Northd::None)?;
     central.nb().nbctl("ls-add sw0")?;
-    let ports: Vec<String> = (0..ports)
-        .map(|n| {
-            let addresses = format!("'{} {} {}'", mac(n), ip4(n), ip6(n));
-            format!("lsp-add sw0 p{n} -- lsp-set-addresses p{n} {addresses} -- lsp-set-port-security p{n} {addresses}")
-        })
-        .collect();
-    for batch in ports.chunks(BATCH) {
-        central.nb().nbctl(&batch.join(" -- "))?;
+    let all: Vec<u32> = (0..ports).collect();
+    for batch in all.chunks(BATCH) {
+        transact(&central, batch)?;
     }
     // Once everything is there: northd would compute it anew after each batch.
     central.start_northd(&ns, Northd::Stock)?;
     central.nb().nbctl("--timeout=300 --wait=sb sync")?;
     Southbound::read(central.sb())
+}
+
+/// Adds ports in one transaction: `ovn-nbctl` would look through all ports for each of them.
+fn transact(central: &Central, ports: &[u32]) -> Result<()> {
+    let mut operations = vec![json!("OVN_Northbound")];
+    let mut names = Vec::new();
+    for &n in ports {
+        let (name, addresses) = (format!("p{n}"), format!("{} {} {}", mac(n), ip4(n), ip6(n)));
+        let row = json!({ "name": name, "addresses": addresses, "port_security": addresses });
+        operations.push(json!({ "op": "insert", "table": "Logical_Switch_Port", "uuid-name": name, "row": row }));
+        names.push(json!(["named-uuid", name]));
+    }
+    let mutations = json!([["ports", "insert", ["set", names]]]);
+    let switch = json!([["name", "==", "sw0"]]);
+    operations.push(json!({ "op": "mutate", "table": "Logical_Switch", "where": switch, "mutations": mutations }));
+    let transaction = serde_json::Value::from(operations).to_string();
+    let mut command = Command::new("ovsdb-client");
+    let output = command.args(["transact", &central.nb().remote(), &transaction]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let refused = !output.status.success() || said.contains("\"error\"");
+    ensure!(!refused, "ports refused: {said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
