@@ -88,9 +88,19 @@ impl Site {
             }
             site.installed(mark, host)?;
             // Each starts anew in every round.
-            site.cloud.hypervisor(host).exit_controller(false)?;
+            site.exit(host)?;
         }
         Ok(site)
+    }
+
+    /// Ends the controller for good: it takes its rows and what it programmed with it, which takes some their time.
+    fn exit(&mut self, host: usize) -> Result<()> {
+        let hypervisor = self.cloud.hypervisor(host);
+        hypervisor.appctl("exit")?;
+        let mut controller = hypervisor.take_controller().context("no controller is running")?;
+        let status = controller.wait_end(PATIENCE)?;
+        ensure!(status.success(), "the controller ended with {status} after exit");
+        Ok(())
     }
 
     /// The ports that are plugged on a hypervisor for good.
@@ -198,7 +208,7 @@ impl Site {
             values.push(cpu_milliseconds(&daemons)? - before);
         }
         values.extend(self.plug_one(host, &daemons)?);
-        self.cloud.hypervisor(host).exit_controller(false)?;
+        self.exit(host)?;
         Ok(values)
     }
 
