@@ -28,6 +28,9 @@ pub struct Args {
     /// How many of them are plugged on each hypervisor [default: 50, quick: 5].
     #[arg(long)]
     local: Option<usize>,
+    /// An argument for every oxbow-node of the life cycle, e.g. --attach=clsact; repeatable.
+    #[arg(long = "node-argument", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    node_arguments: Vec<String>,
 }
 
 /// Measures.
@@ -38,7 +41,7 @@ pub struct Args {
 pub fn run(args: &Args, session: &mut Session) -> Result<()> {
     let others = args.others.unwrap_or(if session.quick() { 50 } else { 1000 });
     for others in [0, others] {
-        plug::run(session, others)?;
+        plug::run(session, others, &args.node_arguments)?;
     }
     let (ports, local) = if session.quick() { (200, 5) } else { (10_000, 50) };
     let size = large::Size { ports: args.ports.unwrap_or(ports), local: args.local.unwrap_or(local) };

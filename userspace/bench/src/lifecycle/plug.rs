@@ -49,7 +49,7 @@ pub(super) fn title(others: usize, is_second: bool) -> String {
 }
 
 /// Measures on a switch with so many other ports.
-pub(super) fn run(session: &mut Session, others: usize) -> Result<()> {
+pub(super) fn run(session: &mut Session, others: usize, node_arguments: &[String]) -> Result<()> {
     let usual = 10;
     let cases: Vec<bool> = [false, true].into_iter().filter(|second| session.wants(&title(others, *second))).collect();
     if cases.is_empty() {
@@ -58,7 +58,11 @@ pub(super) fn run(session: &mut Session, others: usize) -> Result<()> {
     let ports = FIRST + cases.len() * session.rounds(usual) as usize;
     let mut sites = CONTENDERS
         .iter()
-        .map(|(name, northd, node)| Site::start(*northd, *node, ports, others).with_context(|| (*name).to_owned()))
+        .map(|(name, northd, node)| {
+            let arguments: Vec<&str> = node_arguments.iter().map(String::as_str).collect();
+            let cloud = Cloud::builder().northd(*northd).node_arguments(&arguments).hypervisors(2, *node);
+            cloud.start().and_then(|cloud| Site::of(cloud, ports, others)).with_context(|| (*name).to_owned())
+        })
         .collect::<Result<Vec<_>>>()?;
     for is_second in cases {
         if is_second {
@@ -113,8 +117,7 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
 }
 
 impl Site {
-    fn start(northd: Northd, node: Node, ports: usize, others: usize) -> Result<Self> {
-        let mut cloud = Cloud::builder().northd(northd).hypervisors(2, node).start()?;
+    fn of(mut cloud: Cloud, ports: usize, others: usize) -> Result<Self> {
         let observer = Observer::new()?;
         let mut doors = vec![observer.northbound(&cloud.central().nb().remote())?];
         doors.push(observer.southbound(&cloud.southbound().remote())?);
