@@ -158,13 +158,14 @@ pub fn everybody_is_heard(cards: &[&Card]) -> Result<()> {
 /// Counted frames that a card has received, each with how often.
 type Got = BTreeMap<Vec<u8>, usize>;
 
-/// Takes what comes to a card until `done`; false when nothing comes any more.
-fn take(card: &Card, got: &mut Got, mut done: impl FnMut(&Got, Option<&[u8]>) -> bool) -> Result<bool> {
+/// Takes what comes to a card until `done`; false when nothing comes any more. Numbers below `first` are late copies of what was sent before.
+fn take(card: &Card, got: &mut Got, first: u32, mut done: impl FnMut(&Got, Option<&[u8]>) -> bool) -> Result<bool> {
     let mut closing = None;
     while !done(got, closing.as_deref()) {
         let Some(received) = card.frames.receive(PATIENCE)? else { return Ok(false) };
         closing = None;
         match parse(&received.frame) {
+            Some((Kind::Counted, number)) if number < first => {}
             Some((Kind::Counted, _)) => *got.entry(received.frame).or_default() += 1,
             Some((Kind::Closing, _)) => closing = Some(received.frame),
             Some((Kind::Warming, _)) | None => {}
@@ -175,23 +176,25 @@ fn take(card: &Card, got: &mut Got, mut done: impl FnMut(&Got, Option<&[u8]>) ->
 
 /// Sends all of these, and checks that every card receives exactly what is for it: nothing less, nothing more, no byte changed.
 ///
-/// When everybody has what is theirs, each sender broadcasts once more: what it sent before and somebody was not to have comes before
+/// Numbers rise from call to call. When everybody has what is theirs, each sender broadcasts once more: what it sent before and somebody was not to have comes before
 /// that. (Not earlier: a userspace datapath sorts the frames of a burst by flow.)
 pub fn exactly(cards: &[&Card], sendings: &[Sending]) -> Result<()> {
     for sending in sendings {
         cards[sending.from].send(&sending.frame).with_context(|| sending.what.clone())?;
     }
+    let first =
+        sendings.iter().filter_map(|sending| parse(&sending.frame)).map(|(_, number)| number).min().unwrap_or(0);
     let mut all: Vec<Got> = Vec::new();
     for (index, card) in cards.iter().enumerate() {
         let mut got = Got::new();
         let expected: Vec<&Sending> = sendings.iter().filter(|sending| sending.to.contains(&index)).collect();
         let has_all = |got: &Got| expected.iter().all(|sending| got.contains_key(&sending.frame));
         // What is still missing when nothing comes any more is named below.
-        take(card, &mut got, |got, _| has_all(got))?;
+        take(card, &mut got, first, |got, _| has_all(got))?;
         all.push(got);
     }
     // A round of its own for each call: a closing frame of the last one is not taken for this one's.
-    let round = sendings.first().and_then(|sending| parse(&sending.frame)).map_or(0, |(_, number)| number);
+    let round = first;
     let senders: BTreeSet<usize> = sendings.iter().map(|sending| sending.from).collect();
     let closing: BTreeMap<usize, Vec<u8>> =
         senders.iter().map(|index| (*index, cards[*index].marked(BROADCAST, Kind::Closing, round, 60))).collect();
@@ -201,7 +204,7 @@ pub fn exactly(cards: &[&Card], sendings: &[Sending]) -> Result<()> {
     let mut wrong = Vec::new();
     for ((index, card), mut got) in cards.iter().enumerate().zip(all) {
         let mut open: BTreeSet<usize> = senders.iter().copied().filter(|sender| *sender != index).collect();
-        let ended = take(card, &mut got, |_, frame| {
+        let ended = take(card, &mut got, first, |_, frame| {
             open.retain(|sender| frame.is_none_or(|frame| closing[sender] != frame));
             open.is_empty()
         })?;
