@@ -119,11 +119,14 @@ fn northd_says_whether_it_is_active() -> Result<()> {
         })?;
         let (_, metrics) = get(&socket, "/metrics")?;
         well_formed(&metrics)?;
-        ensure!(value(&metrics, "ovn_northd_status")? == 0.0 && value(&metrics, "ovn_northd_nb_connection_status")? == 1.0);
+        ensure!(
+            value(&metrics, "ovn_northd_status")? == 0.0 && value(&metrics, "ovn_northd_nb_connection_status")? == 1.0
+        );
         cloud.central().take_northd();
         wait_until("it is active when the first one is gone", PATIENCE, || {
             let (_, metrics) = get(&socket, "/metrics")?;
-            let active = value(&metrics, "ovn_northd_status")? == 1.0 && value(&metrics, "ovn_northd_northd_run")? >= 1.0;
+            let active =
+                value(&metrics, "ovn_northd_status")? == 1.0 && value(&metrics, "ovn_northd_northd_run")? >= 1.0;
             Ok(Look::when(active, || metrics))
         })?;
         cloud.stop_northbound()?;

@@ -293,6 +293,11 @@ impl Rules {
                 self.again(desired, program, &[id]);
                 continue;
             };
+            if come.iter().any(|planned| held.body(planned.part).is_none()) {
+                // A rule whose sets were empty has no flows, and so no actions yet.
+                self.again(desired, program, &[id]);
+                continue;
+            }
             let (table, priority) = (held.source.table(), held.source.priority());
             for planned in gone {
                 if let Some(body) = held.body(planned.part) {
