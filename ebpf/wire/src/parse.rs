@@ -334,7 +334,8 @@ fn transport<F: Frame>(
     }
 }
 
-/// Neighbor discovery body (RFC 4861 section 4). A wrong option list clears every neighbor discovery field.
+/// Neighbor discovery body (RFC 4861 section 4), as Open vSwitch reads it: an address given twice clears every neighbor discovery field, an option of
+/// a wrong length ends the list.
 #[inline(always)]
 fn neighbor<F: Frame>(frame: &F, at: u32, left: u32, layout: &mut Layout, v: &mut [u32; VECTOR]) {
     if left < 24 {
@@ -382,17 +383,16 @@ impl<F: Frame> Step<F> for Options {
         let [kind, units] = head.unwrap_or([0; 2]);
         let bytes = u32::from(units) * 8;
         if bytes == 0 || bytes > self.left {
-            self.valid = 0;
             return false;
         }
-        // A link-layer address of Ethernet makes one unit; the same option twice makes the list wrong.
+        // A link-layer address of Ethernet makes one unit; the same option twice makes the list wrong, unless the first one was all zeros.
         let place = match kind {
             1 => &mut self.source,
             2 => &mut self.destination,
             _ => &mut 0,
         };
         if bytes == 8 {
-            if *place != 0 {
+            if *place != 0 && frame.load::<6>(*place) != Some([0; 6]) {
                 self.valid = 0;
             }
             *place = self.at + 2;

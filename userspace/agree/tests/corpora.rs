@@ -56,6 +56,18 @@ fn the_parsers_agree_about_frames() -> Result<()> {
     Ok(())
 }
 
+/// Random frames, and each with a byte changed: what fuzzing does, for a moment.
+#[test]
+fn the_parsers_agree_about_damaged_frames() {
+    let mut generator = Generator::new(&Southbound::default(), 11);
+    let identity = Identity::of(["00:00:00:00:00:01 10.0.0.1 fd00::1"]);
+    for _ in 0..1500 {
+        let frame = generator.frame(&identity).bytes;
+        oxbow_agree::hostile::damage::Damage::untagged(&frame, 12)
+            .for_each(|damage| parsers::frame(&damage.apply(&frame)));
+    }
+}
+
 #[test]
 fn the_parsers_agree_about_outer_headers() -> Result<()> {
     corpus("tunnels", tunnels)?.iter().for_each(|frame| parsers::tunnel(frame));

@@ -195,6 +195,7 @@ fn test_run(backend: &mut Backend, ears: &Frames, case: &Case, fate: &Fate) -> R
     context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&index(case.at).to_ne_bytes());
     let role = if case.at == Where::Underlay { Role::Underlay } else { Role::Vif };
     let mut data = vec![0; case.frame.len() + 256];
+    let before = counted(backend)?;
     let ran = backend.instance().program(role).context("no program")?.test_run(TestRunOptions {
         data_in: Some(&case.frame),
         data_out: Some(&mut data),
@@ -232,7 +233,13 @@ fn test_run(backend: &mut Backend, ears: &Frames, case: &Case, fate: &Fate) -> R
         return Ok(Some(Ok(())));
     }
     let mut text = describe(case, fate);
-    let _ = writeln!(text, "answer {}, buffer {}, strangers {strangers:02x?}", ran.return_value, hex(&data));
+    let drops = since(&before, &counted(backend)?);
+    let _ = writeln!(
+        text,
+        "answer {}, drops {drops:?}, buffer {}, strangers {strangers:02x?}",
+        ran.return_value,
+        hex(&data)
+    );
     Ok(Some(Err(text)))
 }
 
