@@ -11,8 +11,9 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 hostname guest
 
+failed=
 for module in /modules/*.ko; do
-    insmod "$module" || echo "cannot insert $module"
+    insmod "$module" || failed="$failed $module"
 done
 
 ip link set lo up
@@ -28,6 +29,11 @@ nc -ll -p 7000 -e cat </dev/null >/dev/null 2>&1 &
 
 stty -F /dev/ttyS1 raw -echo
 exec </dev/ttyS1 >/dev/ttyS1 2>&1
+# The host waits for one of the two words.
+if [ -n "$failed" ]; then
+    echo "cannot insert$failed"
+    poweroff -f
+fi
 echo "ready"
 while read -r number command; do
     eval "$command" </dev/null

@@ -173,6 +173,13 @@ impl Kernel {
         for dependency in dependencies(&contents) {
             self.insert(&dependency, ordered, depth + 1)?;
         }
+        // `pre: crc32c` is an algorithm that the module asks the kernel's crypto for; the plain implementation of it will do.
+        for wanted in wanted_before(&contents) {
+            let names = [wanted.clone(), format!("{wanted}_generic")];
+            if let Some(name) = names.iter().find(|name| self.modules.contains_key(*name)) {
+                self.insert(name, ordered, depth + 1)?;
+            }
+        }
         ordered.push(Module { name: name.to_owned(), contents });
         Ok(())
     }
@@ -194,11 +201,22 @@ fn read_module(file: &Path) -> Result<Vec<u8>> {
 
 /// The names in the field `depends=` of a module's `.modinfo` section.
 fn dependencies(module: &[u8]) -> Vec<String> {
-    const FIELD: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(FIELD.len()).position(|window| window == FIELD) else { return Vec::new() };
-    let value = module[at + FIELD.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
-    let value = String::from_utf8_lossy(value);
+    let value = modinfo(module, b"\0depends=").unwrap_or_default();
     value.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+/// The names that its first `softdep=` wants before it: `pre: a b post: c`.
+fn wanted_before(module: &[u8]) -> Vec<String> {
+    let value = modinfo(module, b"\0softdep=").unwrap_or_default();
+    let before = value.split("post:").next().unwrap_or_default().trim().strip_prefix("pre:").unwrap_or_default();
+    before.split_whitespace().map(|name| name.replace('-', "_")).collect()
+}
+
+/// The value of a field, whose name is given with the NUL before and the `=` behind it.
+fn modinfo(module: &[u8], field: &[u8]) -> Option<String> {
+    let at = module.windows(field.len()).position(|window| window == field)?;
+    let value = module[at + field.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// The module's name if `file` is the name of a module's file.
@@ -275,6 +293,8 @@ mod tests {
         assert_eq!(dependencies(module), ["virtio_ring", "virtio", "net_failover"]);
         assert!(dependencies(b"\0depends=\0").is_empty());
         assert!(dependencies(b"nothing").is_empty());
+        assert_eq!(wanted_before(b"\0softdep=pre: crc32c a-b post: d\0"), ["crc32c", "a_b"]);
+        assert!(wanted_before(b"\0softdep=post: d\0").is_empty() && wanted_before(b"").is_empty());
     }
 
     #[test]

@@ -184,14 +184,18 @@ impl Machine {
                 }
                 let before = String::from_utf8_lossy(&received[..at]).into_owned();
                 received.drain(..at + sign.len());
-                return Ok(Look::Held(before));
+                return Ok(Look::Held(Ok(before)));
             }
-            qemu.check_alive()?;
             let seen = String::from_utf8_lossy(received);
+            if let Err(ended) = qemu.check_alive() {
+                // Waiting is of no more use.
+                let said = format!("control port: {seen}\nconsole:\n{}", tail(console, 3000));
+                return Ok(Look::Held(Err(ended.context(said))));
+            }
             let log = qemu.log_tail(2000);
             Ok(Look::NotYet(format!("control port: {seen}\nqemu: {log}\nconsole:\n{}", tail(console, 3000))))
         });
         control.set_nonblocking(false)?;
-        answer
+        answer?
     }
 }
