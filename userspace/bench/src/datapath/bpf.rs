@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use oxbow_testkit::Netns;
+use oxbow_testkit::artifacts::require_program;
 
 // bpf(2), and linux/bpf.h for the numbers.
 const MAP_CREATE: libc::c_long = 0;
@@ -60,6 +61,8 @@ struct Filter {
     /// The namespace, as `nsenter --net=` takes it.
     ns: PathBuf,
     device: String,
+    /// tc with its directory: busybox's nsenter has a tc of its own, which knows no clsact.
+    tc: PathBuf,
 }
 
 fn attach(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Attached> {
@@ -82,6 +85,7 @@ fn attach(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Attached> {
 
 /// Attaches by clsact: tc takes the program from a pin.
 fn filter(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Filter> {
+    let tc = require_program("tc")?;
     let pin = format!("/sys/fs/bpf/oxbow-bench-{}-{}", std::process::id(), program.as_raw_fd());
     let path = CString::new(pin.as_str()).context("a path with a NUL")?;
     let mut attr = [0u64; 16];
@@ -89,7 +93,7 @@ fn filter(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Filter> {
     attr[1] = u64::from(program.as_raw_fd().cast_unsigned());
     bpf(OBJ_PIN, &mut attr).with_context(|| format!("cannot pin a program at {pin} (is it a bpffs?)"))?;
     ns.run("tc", &["qdisc", "add", "dev", device, "clsact"])?;
-    let made = Filter { ns: ns.path(), device: device.to_owned() };
+    let made = Filter { ns: ns.path(), device: device.to_owned(), tc };
     let added = ns.run("tc", &["filter", "add", "dev", device, "ingress", "bpf", "da", "object-pinned", &pin]);
     std::fs::remove_file(&pin).with_context(|| format!("cannot remove {pin}"))?;
     added.map(|_| made)
@@ -98,7 +102,8 @@ fn filter(program: &OwnedFd, ns: &Netns, device: &str) -> Result<Filter> {
 impl Drop for Filter {
     fn drop(&mut self) {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.ns.display())).args(["tc", "qdisc", "del", "dev", &self.device, "clsact"]);
+        command.arg(format!("--net={}", self.ns.display())).arg(&self.tc);
+        command.args(["qdisc", "del", "dev", &self.device, "clsact"]);
         // Fails when the device is gone, and then so is the filter.
         let _ = command.stderr(Stdio::null()).status();
     }
