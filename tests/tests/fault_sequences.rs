@@ -173,7 +173,7 @@ impl World<'_> {
                 let priority = 1000 + self.random.below(3);
                 let other = self.random.below(PORTS);
                 if self.random.one_in(2) {
-                    self.nb(&format!("acl-del sw0 to-lport {priority} 'outport == \"lp{port}\" && ip4'")).or(Ok(()))
+                    self.nb(&format!("acl-del sw0 to-lport {priority} 'outport == \"lp{port}\" && ip4'"))
                 } else {
                     self.nb(&format!(
                         "--may-exist acl-add sw0 to-lport {priority} 'outport == \"lp{port}\" && ip4' drop"
@@ -199,11 +199,11 @@ impl World<'_> {
             }
             _ => {
                 let security = match self.random.below(3) {
-                    0 => String::new(),
+                    0 => return self.nb(&format!("--if-exists clear Logical_Switch_Port lp{port} port_security")),
                     1 => format!("00:00:00:00:00:{port:02x}"),
-                    _ => format!("'00:00:00:00:00:{port:02x} 10.0.0.{port} fd00::{port}'"),
+                    _ => format!("00:00:00:00:00:{port:02x} 10.0.0.{port} fd00::{port}"),
                 };
-                self.nb(&format!("--if-exists lsp-set-port-security lp{port} {security}")).or(Ok(()))
+                self.nb(&format!("--if-exists set Logical_Switch_Port lp{port} 'port_security=\"{security}\"'"))
             }
         }
     }

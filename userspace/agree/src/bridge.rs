@@ -4,7 +4,7 @@
 //! has to send to the same ports and tunnels.
 
 use crate::cloud::Hypervisor;
-use crate::kernel::Out;
+use crate::kernel::{OUTER, Out, decapsulate};
 use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_abi::topology::{GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT};
 use oxbow_backend_openflow::{Backend, OfPort, OvsOfctl, Tunnel, Wiring};
@@ -17,8 +17,6 @@ use std::net::Ipv4Addr;
 
 /// Tunnel ports are numbered from here by chassis.
 const TUNNELS: u16 = 60_000;
-/// Ethernet, IPv4, UDP, Geneve and OVN's option.
-const OUTER: usize = 14 + 20 + 8 + 8 + 8;
 
 /// The bridge of one hypervisor.
 pub struct Bridge {
@@ -301,22 +299,6 @@ fn numbers(text: &str, devices: &BTreeMap<u32, String>) -> BTreeMap<u32, u32> {
         }
     }
     found
-}
-
-fn decapsulate(frame: &[u8]) -> Result<Out> {
-    ensure!(frame.len() >= OUTER, "a frame of {} bytes on the underlay: {frame:02x?}", frame.len());
-    let word = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-    let half = |at: usize| word(at - 2) & 0xffff;
-    let good = half(12) == 0x0800
-        && frame[14] == 0x45
-        && frame[23] == 17
-        && half(36) == u32::from(GENEVE_PORT)
-        && word(42) == 0x0240_6558
-        && half(50) == u32::from(GENEVE_OVN_CLASS)
-        && half(52) == u32::from(GENEVE_OVN_TYPE) << 8 | 1;
-    ensure!(good, "no Geneve frame with OVN's option on the underlay: {frame:02x?}");
-    let option = word(54);
-    Ok(Out::Tunnel(frame[33].into(), word(46) >> 8, option >> 16, option & 0xffff, frame[OUTER..].to_vec()))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ const MINIMUM: usize = 60;
 /// A VLAN tag.
 const TAG: usize = 4;
 /// Ethernet, IPv4, UDP, Geneve and OVN's option.
-const OUTER: usize = 14 + 20 + 8 + 8 + 8;
+pub(crate) const OUTER: usize = 14 + 20 + 8 + 8 + 8;
 
 /// What came out, without the logical names of devices: (device or tunnel, frame).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -396,6 +396,7 @@ fn address(hypervisor: usize) -> Address {
     address
 }
 
+/// A frame on the underlay without its outer headers, which must be Geneve with OVN's option alone and lengths that fit.
 pub(crate) fn decapsulate(frame: &[u8]) -> Result<Out> {
     ensure!(frame.len() >= OUTER, "a frame of {} bytes on the underlay: {frame:02x?}", frame.len());
     let word = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);

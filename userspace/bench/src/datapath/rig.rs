@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use oxbow_testkit::hypervisor::UNDERLAY_MTU;
 use oxbow_testkit::vif::{GUEST_DEVICE, VifSpec};
 use oxbow_testkit::wait::{Look, wait_until};
@@ -230,12 +230,20 @@ impl PlainRig {
         let (from, to) = (behind_veth(&host, "vif1", SENDER)?, behind_veth(&host, "vif2", NEIGHBOUR)?);
         link::bridge(&host, "br0")?;
         // Where br_netfilter is loaded, a bridge hands every packet to iptables unless told not to: that is another job.
-        host.enter(|| {
+        host.enter(|| -> Result<()> {
             for family in ["arp", "ip", "ip6"] {
-                // Not there where br_netfilter is not.
-                let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables"), "0");
+                let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables");
+                match std::fs::write(&file, "0") {
+                    // Not there where br_netfilter is not.
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error)
+                            .with_context(|| format!("cannot write {file}, and the bridge would do more than bridge"));
+                    }
+                    _ => {}
+                }
             }
-        })?;
+            Ok(())
+        })??;
         for device in ["vif1", "vif2"] {
             host.ip(&format!("link set {device} master br0"))?;
         }

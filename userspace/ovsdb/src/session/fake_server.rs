@@ -6,31 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Action, Session, SessionConfig, SessionEvent};
-use crate::{
-    AtomType, Column, ColumnDef, ColumnShape, DatabaseDef, Framer, Multiplicity, Reference, Replica, RowChange,
-    RowDraft, Set, TableDef, Text, Uuid,
-};
+use crate::{Column, Framer, Replica, RowChange, RowDraft, Set, Text, Uuid};
 
-const fn shape(key: AtomType, multiplicity: Multiplicity, key_reference: Option<Reference>) -> ColumnShape {
-    ColumnShape { key, value: None, multiplicity, key_reference, value_reference: None }
-}
+pub(crate) use super::hearsay::{DATABASE, TABLE};
 
-pub(crate) static TABLE: TableDef = TableDef {
-    database: "Test",
-    name: "T",
-    index: 0,
-    is_root: true,
-    columns: &[
-        ColumnDef { name: "i", shape: shape(AtomType::Integer, Multiplicity::One, None) },
-        ColumnDef {
-            name: "refs",
-            shape: shape(AtomType::Uuid, Multiplicity::Many, Some(Reference { table: "T", strong: false })),
-        },
-        ColumnDef { name: "s", shape: shape(AtomType::String, Multiplicity::One, None) },
-    ],
-};
-static TABLES: [&TableDef; 1] = [&TABLE];
-pub(crate) static DATABASE: DatabaseDef = DatabaseDef { name: "Test", tables: &TABLES };
 pub(crate) const I: Column<i64> = Column::new(&TABLE, 0);
 pub(crate) const REFS: Column<Set<Uuid>> = Column::new(&TABLE, 1);
 pub(crate) const S: Column<Text> = Column::new(&TABLE, 2);

@@ -14,7 +14,7 @@ const fn shape(key: AtomType, multiplicity: Multiplicity, key_reference: Option<
     ColumnShape { key, value: None, multiplicity, key_reference, value_reference: None }
 }
 
-static TABLE: TableDef = TableDef {
+pub(crate) static TABLE: TableDef = TableDef {
     database: "Test",
     name: "T",
     index: 0,
@@ -29,7 +29,7 @@ static TABLE: TableDef = TableDef {
     ],
 };
 static TABLES: [&TableDef; 1] = [&TABLE];
-static DATABASE: DatabaseDef = DatabaseDef { name: "Test", tables: &TABLES };
+pub(crate) static DATABASE: DatabaseDef = DatabaseDef { name: "Test", tables: &TABLES };
 
 /// The byte at which the connection breaks; it is in no UTF-8 text.
 const CUT: u8 = 0xff;
