@@ -10,7 +10,7 @@ use oxbow_schema::{nb, sb};
 use crate::alloc::Allocations;
 use crate::config_sequence::ConfigSequence;
 use crate::emit::{Observed, Pass};
-use crate::not_compiled::NotCompiled;
+use crate::not_compiled::{self, NotCompiled};
 use crate::profile::Profile;
 use crate::program::{Compiler, NbColumn, Output, Unit, UnitKind};
 use crate::source::Source;
@@ -68,34 +68,16 @@ pub struct Northd {
     garbage: crate::garbage::Garbage,
 }
 
-/// The northbound tables that northd reads.
+/// The northbound tables that northd compiles whole. Those of which it names what it does not compile are [`not_compiled::TABLES`].
 const NB_TABLES: &[&TableDef] = &[
     nb::nb_global::TABLE,
-    nb::logical_switch::TABLE,
-    nb::logical_switch_port::TABLE,
-    nb::logical_router::TABLE,
-    nb::logical_router_port::TABLE,
     nb::address_set::TABLE,
     nb::port_group::TABLE,
     nb::dhcp_options::TABLE,
     nb::dns::TABLE,
-    nb::meter::TABLE,
     nb::meter_band::TABLE,
     nb::mirror::TABLE,
     nb::qos::TABLE,
-    nb::acl::TABLE,
-    nb::logical_router_static_route::TABLE,
-    nb::logical_router_policy::TABLE,
-    nb::nat::TABLE,
-    nb::load_balancer::TABLE,
-    nb::load_balancer_group::TABLE,
-    nb::load_balancer_health_check::TABLE,
-    nb::forwarding_group::TABLE,
-    nb::ha_chassis_group::TABLE,
-    nb::bfd::TABLE,
-    nb::copp::TABLE,
-    nb::static_mac_binding::TABLE,
-    nb::chassis_template_var::TABLE,
 ];
 
 /// The southbound tables that northd reads.
@@ -152,15 +134,13 @@ impl Northd {
     }
 
     /// The tables of OVN_Northbound to monitor.
-    #[must_use]
-    pub fn nb_tables() -> &'static [&'static TableDef] {
-        NB_TABLES
+    pub fn nb_tables() -> impl Iterator<Item = &'static TableDef> {
+        NB_TABLES.iter().chain(not_compiled::TABLES).copied()
     }
 
     /// The tables of OVN_Southbound to monitor.
-    #[must_use]
-    pub fn sb_tables() -> &'static [&'static TableDef] {
-        SB_TABLES
+    pub fn sb_tables() -> impl Iterator<Item = &'static TableDef> {
+        SB_TABLES.iter().copied()
     }
 
     /// Takes changes of the northbound database in.

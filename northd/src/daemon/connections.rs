@@ -55,7 +55,7 @@ fn tls(ssl: &SslOptions) -> TlsFiles {
 
 fn config(
     database: &'static DatabaseDef,
-    tables: &[&'static TableDef],
+    tables: impl IntoIterator<Item = &'static TableDef>,
     remotes: String,
     ssl: &SslOptions,
 ) -> ClientConfig {
@@ -64,7 +64,7 @@ fn config(
     config.leader_only = true;
     config.tls = tls(ssl);
     config.probe_interval = Connection::PROBE_INTERVAL;
-    tables.iter().fold(config, |config, table| config.monitor(table))
+    tables.into_iter().fold(config, ClientConfig::monitor)
 }
 
 impl Connection {

@@ -278,7 +278,7 @@ fn rules_that_cannot_be_held_are_reported_and_fail_closed() {
         switch.program.apply(&changes);
         backend.commit(&switch.program, &changes).unwrap();
         let problems: Vec<_> = backend.problems().map(|(id, p)| (id, p.datapath, p.consequence)).collect();
-        use oxbow_backend_bpf::Consequence::{LeftOut, TableClosed};
+        use oxbow_pipeline::ir::Consequence::{LeftOut, TableClosed};
         assert_eq!(problems, [(passes.id, SWITCH, LeftOut), (drops.id, SWITCH, TableClosed)]);
         let gone = Changes { rules_removed: vec![passes, drops], ..Changes::default() };
         switch.program.apply(&gone);
@@ -303,7 +303,7 @@ fn a_dropping_rule_without_any_place_keeps_the_policy_before_in_force() {
         let error = backend.commit(&switch.program, &more).unwrap_err();
         assert!(matches!(&error, CommitError::Unclosed(what) if what.contains("OX_BLOCKS")), "{error}");
         let consequences: Vec<_> = backend.problems().map(|(id, p)| (id, p.consequence)).collect();
-        assert_eq!(consequences, [(rule.id, oxbow_backend_bpf::Consequence::CommitRefused)]);
+        assert_eq!(consequences, [(rule.id, oxbow_pipeline::ir::Consequence::CommitRefused)]);
         let version = backend.version();
         assert!(backend.commit(&switch.program, &Changes::default()).is_err(), "trying again changes nothing");
         assert_eq!(backend.version(), version);

@@ -2,12 +2,11 @@
 
 use crate::desired::{About, Line, group_gone, group_line};
 use crate::layout::LEARNED_COOKIE;
-use crate::model::{Cookies, Model, Problem};
+use crate::model::{Cookies, Model};
 use crate::switch::{Learned, Switch, SwitchError};
 use crate::wiring::Wiring;
-use oxbow_pipeline::ir::{Changes, LflowId, Program};
+use oxbow_pipeline::ir::{Changes, LflowId, Problem, Program};
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 
 /// A commit did not take place: the bridge holds what it held, and the next commit tries again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,15 +196,6 @@ impl Backend {
     /// When the bridge does not answer.
     pub fn learned(&mut self) -> Result<Vec<Learned>, SwitchError> {
         self.switch.learned()
-    }
-
-    /// Something that becomes readable when the bridge learns an address, and ends when ovs-vswitchd goes away; what is read says nothing, ask
-    /// [`Backend::learned`].
-    ///
-    /// # Errors
-    /// When it cannot be watched.
-    pub fn watch_learned(&mut self) -> Result<OwnedFd, SwitchError> {
-        self.switch.watch_learned()
     }
 
     /// Packets that took a logical flow since its flows were last written, by its cookie: 0 for one that has none. Parts of conjunctions count nothing.

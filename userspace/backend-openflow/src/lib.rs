@@ -33,7 +33,7 @@ pub mod switch;
 pub mod wiring;
 
 pub use backend::{Backend, CommitError, Committed};
-pub use model::{Consequence, Cookies, Model, Problem};
+pub use model::{Cookies, Model};
 pub use ofctl::OvsOfctl;
 pub use switch::{Learned, Switch, SwitchError};
 pub use wiring::{OfPort, Tunnel, Wiring};

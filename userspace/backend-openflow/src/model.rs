@@ -4,45 +4,11 @@ use crate::desired::{About, Body, Desired, FlowKey, Line, Owner, Wish};
 use crate::physical::{self, Flow, Part};
 use crate::rules::Rules;
 use crate::wiring::Wiring;
-use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, GroupKey, LflowId, Location, PortKey, Program};
+use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, GroupKey, LflowId, Location, PortKey, Problem, Program};
 use rustc_hash::{FxHashSet, FxHasher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
-
-/// A rule that cannot be held as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Its logical flow; 0 for a rule of port security.
-    pub lflow: LflowId,
-    /// Its datapath.
-    pub datapath: DatapathKey,
-    /// What is wrong.
-    pub what: String,
-    /// What was done about it.
-    pub consequence: Consequence,
-}
-
-/// What a rule that cannot be held becomes (design invariant: fail closed, and loudly).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consequence {
-    /// Its match drops.
-    Drops,
-    /// It is left out: it could only have let packets pass.
-    LeftOut,
-    /// Its whole table drops on this datapath, because it is a dropping rule.
-    TableClosed,
-}
-
-impl std::fmt::Display for Consequence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Drops => "matching packets dropped",
-            Self::LeftOut => "flow left out",
-            Self::TableClosed => "table closed",
-        })
-    }
-}
 
 /// Cookie of a logical flow's OpenFlow flows. ovn-controller uses the first 32 bits of the Logical_Flow row's `_uuid`, which is what
 /// `ovn-sbctl lflow-list` looks for; 0 is everything that belongs to no logical flow.

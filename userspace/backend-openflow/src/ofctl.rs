@@ -2,26 +2,20 @@
 
 use crate::layout::{ADDRESSES, LEARNED_COOKIE, OPTION};
 use crate::switch::{Difference, Learned, Switch, SwitchError};
-use nix::poll::{PollFd, PollFlags, poll};
 use oxbow_pipeline::ir::{DatapathKey, Mac, PortKey};
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 /// How long one command may take, in seconds: a bundle of 100,000 flows needs a few.
 const PATIENCE: &str = "--timeout=120";
-
-/// How long a bridge may take to answer a request to watch it, in milliseconds.
-const ANSWER_MS: u16 = 10_000;
 
 /// A bridge by way of `ovs-ofctl`.
 #[derive(Debug)]
 pub struct OvsOfctl {
     program: PathBuf,
     bridge: String,
-    watcher: Option<Child>,
 }
 
 /// What a command came to.
@@ -41,7 +35,7 @@ impl OvsOfctl {
     /// With another `ovs-ofctl`.
     #[must_use]
     pub fn with_program(program: PathBuf, bridge: &str) -> Self {
-        OvsOfctl { program, bridge: bridge.to_owned(), watcher: None }
+        OvsOfctl { program, bridge: bridge.to_owned() }
     }
 
     fn command(&self) -> Command {
@@ -122,16 +116,6 @@ impl OvsOfctl {
     }
 }
 
-impl Drop for OvsOfctl {
-    fn drop(&mut self) {
-        if let Some(mut watcher) = self.watcher.take() {
-            // It may have ended by itself; either way it is waited for.
-            let _ = watcher.kill();
-            let _ = watcher.wait();
-        }
-    }
-}
-
 impl Switch for OvsOfctl {
     fn prepare(&mut self) -> Result<(), SwitchError> {
         let map = self.ask(&["dump-tlv-map", &self.bridge])?;
@@ -205,34 +189,6 @@ impl Switch for OvsOfctl {
         let text = self.ask(&["dump-aggregate", &self.bridge, &format!("cookie={cookie:#x}/-1")])?;
         let count = text.split_whitespace().find_map(|word| word.strip_prefix("packet_count="));
         count.and_then(|count| count.parse().ok()).ok_or_else(|| self.failed(format!("dump-aggregate says \"{text}\"")))
-    }
-
-    fn watch_learned(&mut self) -> Result<OwnedFd, SwitchError> {
-        if let Some(mut before) = self.watcher.take() {
-            let _ = before.kill();
-            let _ = before.wait();
-        }
-        let mut command = self.command();
-        // Without this it wants a control socket in Open vSwitch's own directory.
-        command.arg("--unixctl=none");
-        command.args(["monitor", &self.bridge, &format!("watch:table={ADDRESSES},!initial")]);
-        // The answer to the request comes on standard output, what happens later on standard error.
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| self.run_error(&error))?;
-        let pipes = child.stdout.take().zip(child.stderr.take());
-        self.watcher = Some(child);
-        let (answer, told) = pipes.ok_or_else(|| self.failed("no pipe to ovs-ofctl".to_owned()))?;
-        // From the answer on nothing is missed.
-        let mut ready = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
-        let got = poll(&mut ready, ANSWER_MS).map_err(|error| self.run_error(&error.into()))?;
-        let readable = ready[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN));
-        if got == 0 || !readable {
-            return Err(SwitchError::Unreachable {
-                bridge: self.bridge.clone(),
-                reason: "no answer to a request to watch its flows".to_owned(),
-            });
-        }
-        Ok(told.into())
     }
 }
 

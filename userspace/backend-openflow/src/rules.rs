@@ -4,10 +4,10 @@ use crate::action::{self, Place};
 use crate::desired::{Body, Desired, FlowKey, Owner, Wish};
 use crate::layout::{ADVERTISEMENT, RESULT, SCRATCH, stage, sub};
 use crate::matching::{self, Known, Only, Part, Planned, Shape, Unsupported};
-use crate::model::{Consequence, Cookies, Problem};
+use crate::model::Cookies;
 use oxbow_pipeline::ir::{
-    Act, Alternatives, DatapathKey, Dim, Field, LflowId, Masked, Program, Rule, RuleId, SetId, Stages, SubResult,
-    SubRule,
+    Act, Alternatives, Consequence, DatapathKey, Dim, Field, LflowId, Masked, Problem, Program, Rule, RuleId, SetId,
+    Stages, SubResult, SubRule,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -364,7 +364,7 @@ impl Rules {
             held.texts.push((known, lowered.text.into()));
         }
         if let Some(what) = failed {
-            self.report(held, what, Consequence::Drops);
+            self.report(held, what, Consequence::MatchDropped);
         }
         for Planned { matches, part } in planned {
             if let Some(body) = held.body(part) {

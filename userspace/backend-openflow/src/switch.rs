@@ -2,7 +2,6 @@
 
 use oxbow_pipeline::ir::{DatapathKey, Mac, PortKey};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 
 /// Why the bridge did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,10 +105,4 @@ pub trait Switch {
     /// # Errors
     /// When the bridge does not answer.
     fn packets(&mut self, cookie: u64) -> Result<u64, SwitchError>;
-
-    /// Something that becomes readable when an address is learned, and at its end when the bridge goes away; what is read says nothing.
-    ///
-    /// # Errors
-    /// When it cannot be watched.
-    fn watch_learned(&mut self) -> Result<OwnedFd, SwitchError>;
 }

@@ -1,11 +1,10 @@
 //! A switch that refuses: the flow is traced to its rule, closed by name, and the rest comes into force.
 
 use oxbow_backend_openflow::switch::Difference;
-use oxbow_backend_openflow::{Backend, Consequence, Learned, Switch, SwitchError, Wiring};
+use oxbow_backend_openflow::{Backend, Learned, Switch, SwitchError, Wiring};
 use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
-use oxbow_pipeline::ir::{DatapathKey, FlowUuid, LflowId, Pipeline};
+use oxbow_pipeline::ir::{Consequence, DatapathKey, FlowUuid, LflowId, Pipeline};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 /// Takes every line but those that hold one of these words; remembers what it took.
@@ -74,11 +73,6 @@ impl Switch for Picky {
     fn packets(&mut self, _cookie: u64) -> Result<u64, SwitchError> {
         Ok(0)
     }
-
-    fn watch_learned(&mut self) -> Result<OwnedFd, SwitchError> {
-        self.away()?;
-        Err(SwitchError::Failed { bridge: "br-int".to_owned(), what: "nothing to watch".to_owned() })
-    }
 }
 
 fn compiler(flows: &[(u16, &str, &str)]) -> Compiler {
@@ -126,7 +120,7 @@ fn refused_actions_drop_their_match_and_the_rest_comes_into_force() {
         let mut second = compiler(&[(10, "ip4", "ip.ttl = 7; outport = \"a\"; output;"), (5, "1", "drop;")]);
         let changes = second.commit();
         backend.commit(second.program(), &changes, &cookie).expect("closed and taken");
-        assert_eq!(consequences(&backend), [Consequence::Drops], "later: {later}");
+        assert_eq!(consequences(&backend), [Consequence::MatchDropped], "later: {later}");
         let problem = backend.problems().next().expect("one").clone();
         assert!(problem.what.contains("OFPBAC_BAD_ARGUMENT"), "{problem:?}");
         let taken = taken.lock().expect("one thread").join("\n");

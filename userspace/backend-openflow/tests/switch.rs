@@ -1,7 +1,6 @@
 //! A real ovs-vswitchd takes what the backend writes, holds it as it was meant, and forwards by it.
 
 use anyhow::{Result, ensure};
-use nix::poll::{PollFd, PollFlags, poll};
 use oxbow_backend_openflow::layout::LEARNED_COOKIE;
 use oxbow_backend_openflow::{Backend, Committed, Learned, OfPort, OvsOfctl, Switch as _, Tunnel, Wiring};
 use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
@@ -11,7 +10,6 @@ use oxbow_pipeline::ir::{
 };
 use oxbow_testkit::{DummyPort, DummySwitch};
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
 
 const DP: DatapathKey = DatapathKey(5);
 const HERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -364,28 +362,10 @@ fn what_is_learned_is_used_and_told_and_survives_a_comparison() -> Result<()> {
         (3, 0, "1", "output;"),
     ]);
     bench.commit()?;
-    let mut watch = std::fs::File::from(bench.backend.watch_learned()?);
     bench.switch.receive("p102", &udp(2, 1, 53))?;
     assert_eq!(bench.sent("p101")?.len(), 2, "flooded, to the nested port too\n{}", bench.backend.print());
     assert_eq!(bench.sent(oxbow_testkit::dummy_switch::UPLINK)?.len(), 1);
     bench.switch.receive("p101", &udp(1, 2, 53))?;
-    let mut told = String::new();
-    oxbow_testkit::wait_until("an event", oxbow_testkit::wait::PATIENCE, || {
-        // An idle ovs-vswitchd tells with its next turn.
-        bench.switch.control("version", &[])?;
-        let mut ready = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ready, 100u16)? > 0 {
-            let mut buffer = [0; 256];
-            let n = std::io::Read::read(&mut watch, &mut buffer)?;
-            ensure!(n > 0, "the watch ended");
-            told.push_str(&String::from_utf8_lossy(&buffer[..n]));
-        }
-        Ok(if told.contains("event=ADDED") {
-            oxbow_testkit::wait::Look::Held(())
-        } else {
-            oxbow_testkit::wait::Look::NotYet(told.clone())
-        })
-    })?;
     let learned = Learned { datapath: DP, mac: Mac(0x0200_0000_0001), port: PortKey(1) };
     assert_eq!(bench.backend.learned()?, [learned]);
     bench.sent("p101")?;

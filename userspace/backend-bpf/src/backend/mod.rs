@@ -27,49 +27,12 @@ use oxbow_abi::learning::{FDB_CONFIRMED, Fdb, FdbKey};
 use oxbow_abi::rule::{NarrowKey, Rule, WideKey};
 use oxbow_abi::stats::State;
 use oxbow_abi::topology::{Address, Chassis, PeerKey};
-use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, LflowId, Mac, PortKey, Program, RuleId};
+use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, Mac, PortKey, Problem, Program, RuleId};
 use ports::Ports;
 use rules::Rules;
 use stages::StageMaps;
 use std::collections::BTreeMap;
 use zerocopy::FromZeros;
-
-/// A rule that the backend cannot hold as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Its logical flow.
-    pub lflow: LflowId,
-    /// Its datapath.
-    pub datapath: DatapathKey,
-    /// What is wrong.
-    pub what: String,
-    /// What was done about it.
-    pub consequence: Consequence,
-}
-
-/// What a rule that cannot be held becomes (design invariant: fail closed, and loudly).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consequence {
-    /// Its match drops.
-    Drops,
-    /// It is left out: it could only have let packets pass.
-    LeftOut,
-    /// Its whole table drops on this datapath, because it is a dropping rule.
-    TableClosed,
-    /// It is a dropping rule and not even its table can be closed: no version with it comes into force.
-    CommitRefused,
-}
-
-impl std::fmt::Display for Consequence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Drops => "matching packets dropped",
-            Self::LeftOut => "flow left out",
-            Self::TableClosed => "table closed",
-            Self::CommitRefused => "policy before stays in force",
-        })
-    }
-}
 
 /// A commit did not take place; the version in force is the one before, and the next commit tries again.
 #[derive(Debug, thiserror::Error)]

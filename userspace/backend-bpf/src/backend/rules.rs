@@ -1,15 +1,14 @@
 //! Rules of the program as entries of tables.
 
 use super::stages::{Place, StageMaps};
-use super::{Consequence, Problem};
 use crate::compile::{self, Key, Shape, compile};
 use crate::image::{Blocks, Exhausted, Guards, Placement, Scope, Tables};
 use oxbow_abi::op::{DROP, Op, SUB_FAIL, SUB_GOTO, SUB_IN_PORT_SEC, SUB_IN_PORT_SEC_ND, SUB_OUT_PORT_SEC, SUB_PASS};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::rule::Answer;
 use oxbow_pipeline::ir::{
-    Act, Alternatives, Changes, DatapathKey, Dim, Field, LflowId, Masked, Pipeline, Program, Rule, RuleId, SetId, Sub,
-    SubResult, SubRule,
+    Act, Alternatives, Changes, Consequence, DatapathKey, Dim, Field, LflowId, Masked, Pipeline, Problem, Program,
+    Rule, RuleId, SetId, Sub, SubResult, SubRule,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
@@ -195,7 +194,7 @@ impl Rules {
             Content::Acts(acts) => {
                 let compiled = compile(acts).unwrap_or_else(|error| {
                     let what = error.to_string();
-                    self.problems.insert(id, Problem { lflow, datapath, what, consequence: Consequence::Drops });
+                    self.problems.insert(id, Problem { lflow, datapath, what, consequence: Consequence::MatchDropped });
                     compile::Compiled::only(drop_op(Reason::UnsupportedAction))
                 });
                 if let Some(short) = compile::short(&compiled) {

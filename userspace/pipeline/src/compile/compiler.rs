@@ -2,13 +2,13 @@
 
 use super::port_security::{self, BadElement, Element};
 use super::references::{Reference, References};
-use super::row::{Consequence, FlowRow, Problem};
+use super::row::{FlowRow, Problem};
 use super::sets::{SetKey, Sets, key_alternative};
 use super::simplify::DatapathRules;
 use super::texts::{ActionText, AddressSets, MatchText, Texts, address_set, address_set_member};
 use crate::ir::{
-    Changes, Chassis, ChassisId, Datapath, DatapathKey, FlowUuid, Group, GroupKey, LflowId, Location, LogicalPort,
-    MAX_STAGES, Mac, PortKey, Program, Rule, RuleId, Sub, SubRule,
+    Changes, Chassis, ChassisId, Consequence, Datapath, DatapathKey, FlowUuid, Group, GroupKey, LflowId, Location,
+    LogicalPort, MAX_STAGES, Mac, PortKey, Program, Rule, RuleId, Sub, SubRule,
 };
 use oxbow_lflow::Vocabulary;
 use oxbow_lflow::normal::SetRef;
@@ -637,7 +637,10 @@ impl Compiler {
             let row = &flow.row;
             let reached = row.datapaths.iter().filter_map(|datapath| Some((datapath, self.rules.get(datapath)?))).any(
                 |(datapath, rules)| match consequence {
-                    Consequence::LeftOut | Consequence::TableClosed => rules.is_reached(row.pipeline, row.stage),
+                    // The last is a backend's alone.
+                    Consequence::LeftOut | Consequence::TableClosed | Consequence::CommitRefused => {
+                        rules.is_reached(row.pipeline, row.stage)
+                    }
                     Consequence::MatchDropped | Consequence::SideEffectIgnored => {
                         flow.rules.get(datapath).is_some_and(|list| list.iter().any(|rule| rules.is_live(rule.id)))
                     }

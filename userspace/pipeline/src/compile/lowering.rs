@@ -4,11 +4,12 @@ use super::actions;
 use super::compiler::{Compiler, Flow};
 use super::matching::Names;
 use super::references::Reference;
-use super::row::{Consequence, FlowRow};
+use super::row::FlowRow;
 use super::sets::{SetKey, Sets, key_alternative};
 use super::texts::{ActionText, AddressSets, MatchText};
 use crate::ir::{
-    Act, Cause, DatapathKey, Dim, GroupKey, LflowId, Location, Masked, PortKey, Program, Rule, RuleId, SetId, TableId,
+    Act, Cause, Consequence, DatapathKey, Dim, GroupKey, LflowId, Location, Masked, PortKey, Program, Rule, RuleId,
+    SetId, TableId,
 };
 use oxbow_lflow::context::port_group_sb_name;
 use oxbow_lflow::normal::SetRef;

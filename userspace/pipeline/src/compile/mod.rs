@@ -30,4 +30,4 @@ mod tests;
 pub use compiler::{Compiler, DatapathInfo, Options};
 pub use oxbow_lflow::Vocabulary;
 pub use port_security::{BadElement, Element};
-pub use row::{Consequence, FlowRow, Problem};
+pub use row::{FlowRow, Problem};

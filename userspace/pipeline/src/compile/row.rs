@@ -1,6 +1,6 @@
 //! What goes in, and what is to be told to people.
 
-use crate::ir::{DatapathKey, FlowUuid, LflowId, Pipeline};
+use crate::ir::{Consequence, DatapathKey, FlowUuid, LflowId, Pipeline};
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,30 +25,6 @@ pub struct FlowRow {
     pub stage_name: Arc<str>,
     /// `external_ids:source`, or "".
     pub source: Arc<str>,
-}
-
-/// What the compiler did with a flow that it could not take as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Consequence {
-    /// The flow is left out: it could only have let packets pass.
-    LeftOut,
-    /// The whole table drops on the flow's datapaths.
-    TableClosed,
-    /// What the flow matches is dropped.
-    MatchDropped,
-    /// The flow works, but for a side effect that is not carried out (logging, metering, sampling, queueing).
-    SideEffectIgnored,
-}
-
-impl fmt::Display for Consequence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Consequence::LeftOut => "flow left out",
-            Consequence::TableClosed => "table closed",
-            Consequence::MatchDropped => "matching packets dropped",
-            Consequence::SideEffectIgnored => "side effect ignored",
-        })
-    }
 }
 
 /// A flow that is not executed as written, on some path that a packet can take.

@@ -1,9 +1,9 @@
 //! The compiler against itself: incremental against from scratch, simplified against as lowered, and its treatment of what it cannot take.
 
-use super::{Compiler, Consequence, DatapathInfo, FlowRow};
+use super::{Compiler, DatapathInfo, FlowRow};
 use crate::ir::{
-    Act, Alternatives, Cause, Changes, Chassis, ChassisId, DatapathKey, FlowUuid, Group, GroupKey, Location,
-    LogicalPort, Masked, Pipeline, PortKey, PortKind, Program, Sub,
+    Act, Alternatives, Cause, Changes, Chassis, ChassisId, Consequence, DatapathKey, FlowUuid, Group, GroupKey,
+    Location, LogicalPort, Masked, Pipeline, PortKey, PortKind, Program, Sub,
 };
 use crate::reference::{Arrival, Drop, Outcome, Reason, run};
 use proptest::prelude::*;

@@ -8,6 +8,7 @@
 mod act;
 mod changes;
 mod key;
+mod problem;
 mod program;
 mod rule;
 mod world;
@@ -18,6 +19,7 @@ pub use key::{ChassisId, DatapathKey, FlowUuid, GroupKey, LflowId, Mac, PortKey,
 pub use oxbow_lflow::context::Pipeline;
 pub use oxbow_lflow::field::Field;
 pub use oxbow_lflow::normal::Masked;
+pub use problem::{Consequence, Problem};
 pub use program::{Datapath, Program, Stages};
 pub use rule::{Alternatives, Dim, Rule, Sub, SubResult, SubRule, TableId};
 pub use world::{Chassis, Encap, EncapKind, Group, Location, LogicalPort, PortKind};
