@@ -14,6 +14,7 @@
 
 mod actions;
 mod compiler;
+mod elsewhere;
 mod lowering;
 mod matching;
 mod port_security;
@@ -28,6 +29,7 @@ mod texts;
 mod tests;
 
 pub use compiler::{Compiler, DatapathInfo, Options};
+pub use elsewhere::THIS_CHASSIS;
 pub use oxbow_lflow::Vocabulary;
 pub use port_security::{BadElement, Element};
 pub use row::{FlowRow, Problem};

@@ -557,3 +557,59 @@ fn a_closed_table_has_one_rule() {
     let rules: Vec<_> = compiler.program().rules(table).map(|rule| rule.acts.to_vec()).collect();
     assert_eq!(rules, [vec![Act::Drop(Cause::TableClosed)]]);
 }
+
+/// Another chassis, compiled from the rows of this one, does what a compiler does that was told its own view of the ports.
+#[test]
+fn another_chassis_is_this_one_with_the_ports_the_other_way_round() {
+    use super::THIS_CHASSIS;
+    let secured = |mut port: LogicalPort, address: &str| {
+        port.port_security = vec![address.into()];
+        port
+    };
+    let chassis = |id| Chassis { id: ChassisId(id), name: format!("hv{id}").as_str().into(), encap: None };
+    let remote = |id| Location::Remote { chassis: ChassisId(id) };
+    let mut here = Compiler::default();
+    here.set_datapath(DP, Some(DatapathInfo { name: "sw".into(), router: false }));
+    here.set_datapath(DatapathKey(2), Some(DatapathInfo { name: "other".into(), router: false }));
+    here.set_chassis(chassis(2));
+    here.set_chassis(chassis(3));
+    // Only the other chassis' port has port security, so nothing is left of it in the policy of this one.
+    here.set_port(port(1, 1, "a", local(101)));
+    here.set_port(secured(port(1, 2, "b", remote(2)), "00:00:00:00:00:02 10.0.0.2"));
+    here.set_port(port(1, 3, "c", remote(3)));
+    here.set_port(LogicalPort { additional: vec![ChassisId(2)], ..port(1, 4, "moving", remote(3)) });
+    here.set_port(port(2, 1, "foreign", local(102)));
+    here.set_group(Group {
+        datapath: DP,
+        key: GroupKey(0x8000),
+        name: "all".into(),
+        members: (1..5).map(PortKey).collect(),
+    });
+    here.set_flow(ingress(1, 0, 0, "1", "reg0[15] = check_in_port_sec(); next;"));
+    here.set_flow(ingress(2, 1, 50, "reg0[15] == 1", "drop;"));
+    here.set_flow(ingress(3, 1, 0, "1", "outport = \"all\"; output;"));
+    here.set_flow(egress(4, 0, 0, "1", "output;"));
+    here.commit();
+    let there = here.elsewhere(DP, ChassisId(2), "hv1");
+    let outcome = |frame: &[u8]| run(there.program(), Arrival::Port { datapath: DP, port: PortKey(2) }, frame);
+    let mut frame = tcp([10, 0, 0, 2], 80);
+    frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 2]);
+    let sent = outcome(&frame);
+    let to: BTreeSet<String> = sent.outputs.iter().map(|output| format!("{:?}", output.destination)).collect();
+    let tunnels = |id: ChassisId| {
+        let destination = crate::reference::Destination::Tunnel {
+            chassis: id,
+            datapath: DP,
+            inport: PortKey(2),
+            outport: PortKey(0x8000),
+        };
+        format!("{destination:?}")
+    };
+    assert!(to.contains(&tunnels(THIS_CHASSIS)) && to.contains(&tunnels(ChassisId(3))), "{sent:?}");
+    // Its own copy of the port that moves to it, and not the sender's own.
+    assert_eq!((to.len(), sent.drops.len(), sent.drops[0].reason), (3, 1, Reason::Loopback), "{sent:?}");
+    frame[29] = 9;
+    assert_eq!(outcome(&frame).drops[0].reason, Reason::LogicalFlow, "port security is that chassis' business");
+    assert_eq!(there.program().chassis(THIS_CHASSIS).map(|chassis| &*chassis.name), Some("hv1"));
+    assert!(there.program().port(DatapathKey(2), PortKey(1)).is_none(), "one datapath");
+}

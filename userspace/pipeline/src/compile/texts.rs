@@ -83,6 +83,11 @@ impl Texts {
         }
     }
 
+    /// What it was made with: the vocabulary, and how many stages an ingress and an egress pipeline may have.
+    pub(crate) fn settings(&self) -> (Vocabulary, (u8, u8)) {
+        (self.vocabulary, self.stages)
+    }
+
     /// Number of distinct matches and action lists held.
     pub(crate) fn len(&self) -> (usize, usize) {
         (self.matches.len(), self.actions.len())
