@@ -65,9 +65,9 @@ pub(crate) enum Command {
     /// Tell a packet's way and fate without sending it
     #[command(long_about = TRACE)]
     Trace {
-        /// Logical port that sends it; it must be on this hypervisor
+        /// Logical port that sends it: on this hypervisor, or on another one that shares its logical switch with this one
         port: String,
-        /// The packet: a microflow as ovn-trace(8) takes it
+        /// The packet: a microflow as ovn-trace(8) takes it, or `frame:` and the bytes of a frame in hexadecimal
         #[arg(required = true)]
         packet: Vec<String>,
     },
@@ -98,10 +98,16 @@ The packet is a microflow in ovn-trace's language; what it does not say is zero,
   oxbow trace vm1 'eth.src == 02:00:00:00:00:01 && eth.dst == 02:00:00:00:00:02 && ip4.src == 10.0.0.1 &&
                    ip4.dst == 10.0.0.2 && ip.ttl == 64 && icmp4.type == 8'
 
-An eth.src that is left out is the first one that the port's port security allows. Stages in which no packet of the datapath can do anything
-but go on are not walked and not shown. The reference interpreter runs it on the policy as the daemon has compiled it, and shows every logical
-flow with the registers it sets. Then the loaded programs run the same frame against the maps in force, in a copy that sends, learns,
-counts and caches nothing, and `oxbow` says whether both agree. A cached verdict that such packets follow is shown too.";
+An eth.src that is left out is the first one that the port's port security allows. A frame that no microflow describes, damaged ones for instance, is
+given by its bytes, as tcpdump -XX or `oxbow capture` show it: oxbow trace vm1 frame:0200000000020200000000010800450000...
+
+The reference interpreter runs the packet on the policy as the daemon has compiled it, and shows every logical flow with the registers it sets; stages in which
+no packet of the datapath can do anything but go on are not walked and not shown. Then the loaded programs run the same frame against the maps in force, in a
+copy that sends, learns, counts and caches nothing, and `oxbow` says whether both agree. A cached verdict that such packets follow is shown too.
+
+Where the packet leaves for another hypervisor, what that one does is told as well; where the port is on another hypervisor, the packet is told from there,
+arrives here in the headers of the tunnel, and the programs of the underlay run it. What another hypervisor does is the word of the reference interpreter
+alone, on the policy as this one has received it; the last lines say of each end whose word it is.";
 
 const MONITOR: &str = "\
 Show packets as they are forwarded or dropped, until interrupted.

@@ -72,7 +72,7 @@ fn run(cli: &Cli) -> Result<bool> {
         }
         Command::Trace { port, packet } => {
             let report: Trace = print(format, &client()?.ask("oxbow/trace", &[port, &packet.join(" ")])?)?;
-            Ok(!report.programs.ran || report.programs.agree)
+            Ok(report.agrees())
         }
         Command::Monitor(arguments) => monitor::run(&mut client()?, arguments, format),
         Command::Check(arguments) => check::run(arguments, format),

@@ -16,14 +16,83 @@ pub struct Trace {
     pub microflow: String,
     /// The frame, in hexadecimal.
     pub frame: String,
-    /// The way, in order: flows walked, copies made, their ends.
+    /// Chassis where the port is, and so where `steps` and `fates` are.
+    pub chassis: String,
+    /// The way there, in order: flows walked, copies made, their ends.
     pub steps: Vec<Step>,
-    /// What becomes of it, in order: what leaves, and what is dropped.
+    /// What becomes of it there, in order: what leaves, and what is dropped.
     pub fates: Vec<Fate>,
-    /// What the loaded programs say of the same packet.
+    /// What the loaded programs say of the same packet. Only those of the chassis that is asked can.
     pub programs: Programs,
     /// A verdict for such packets that is cached, and that real packets follow now.
     pub cached: Option<crate::verdicts::Verdict>,
+    /// What becomes of it, or of each copy, where it arrives through a tunnel.
+    pub arrivals: Vec<Arrival>,
+    /// Where all copies end, over all chassis; those that were not followed end in their tunnel.
+    pub ends: Vec<End>,
+}
+
+/// A packet that arrives through a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Arrival {
+    /// Chassis that it arrives at.
+    pub chassis: String,
+    /// Chassis that it comes from.
+    pub from: String,
+    /// What the tunnel says of it.
+    pub tunnel: Tunnel,
+    /// The way, as [`Trace::steps`].
+    pub steps: Vec<Step>,
+    /// What becomes of it, as [`Trace::fates`].
+    pub fates: Vec<Fate>,
+    /// What the loaded programs say of it, if it arrives at the chassis that is asked.
+    pub programs: Programs,
+    /// As [`Trace::cached`].
+    pub cached: Option<crate::verdicts::Verdict>,
+}
+
+/// The outer headers of a packet between chassis (ovn-architecture(7), Tunnel Encapsulations).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tunnel {
+    /// `geneve` or `vxlan`.
+    pub kind: String,
+    /// Source address, where the chassis that is asked is one of the two.
+    pub source: Option<String>,
+    /// Destination address, likewise.
+    pub destination: Option<String>,
+    /// Network identifier: tunnel key of the datapath.
+    pub key: u32,
+    /// Tunnel key of the logical input port.
+    pub inport_key: u32,
+    /// Its name.
+    pub inport: String,
+    /// Tunnel key of the logical output port or multicast group.
+    pub outport_key: u32,
+    /// Its name.
+    pub outport: String,
+}
+
+/// Where a copy ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct End {
+    /// On which chassis.
+    pub at: String,
+    /// The loaded programs came to the same; else it is the reference interpreter's word alone.
+    pub verified: bool,
+    /// How.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+impl Trace {
+    /// Wherever the loaded programs ran, they came to the same as the reference interpreter.
+    pub fn agrees(&self) -> bool {
+        let all = std::iter::once(&self.programs).chain(self.arrivals.iter().map(|arrival| &arrival.programs));
+        all.into_iter().all(|programs| !programs.ran || programs.agree)
+    }
 }
 
 /// One step of the way.
@@ -74,6 +143,8 @@ pub struct Fate {
     pub flow: Option<String>,
     /// How it leaves, as a microflow, where that differs from how it came.
     pub packet: Option<String>,
+    /// What leaves, in hexadecimal: the frame on the device, or the inner frame of a tunnel.
+    pub frame: Option<String>,
 }
 
 /// The same packet given to the programs that are loaded, without sending anything.
@@ -94,13 +165,20 @@ pub struct Programs {
     pub fates: Vec<Fate>,
     /// The walk would be cached: the next packet of the flow takes the fast path.
     pub cacheable: bool,
+    /// Copies that the policy sends to other chassis and that the underlay keeps from leaving: a next hop without address, a packet too large.
+    pub held_up: Vec<Fate>,
 }
 
 impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         match self.fate.as_str() {
-            "deliver" => write!(f, "delivered to {} ({})", name(&self.outport), name(&self.device))?,
+            "deliver" => {
+                write!(f, "delivered to {}", name(&self.outport))?;
+                if let Some(device) = &self.device {
+                    write!(f, " ({device})")?;
+                }
+            }
             "tunnel" => write!(f, "tunnelled to {} for {}", name(&self.chassis), name(&self.outport))?,
             _ => {
                 write!(f, "dropped: {}", name(&self.reason))?;
@@ -119,12 +197,45 @@ impl fmt::Display for Fate {
     }
 }
 
-impl fmt::Display for Trace {
+impl fmt::Display for Programs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# {}", self.microflow)?;
-        writeln!(f, "# from {} on {}", self.inport, self.datapath)?;
+        let Programs { ran, why_not, agree, differences, path, fates, cacheable, held_up } = self;
+        match (ran, agree) {
+            (false, _) => writeln!(f, "Programs: not run: {}", why_not.as_deref().unwrap_or("no reason given"))?,
+            (true, true) => {
+                let cached = if *cacheable { "cached after the first packet" } else { "walked by every packet" };
+                writeln!(f, "Programs: agree ({cached})")?;
+                for fate in held_up {
+                    writeln!(f, "  but the underlay does not take it now: {fate}")?;
+                }
+            }
+            (true, false) => {
+                writeln!(f, "Programs: DISAGREE, which is a bug: please report it with this output")?;
+                for difference in differences {
+                    writeln!(f, "  {difference}")?;
+                }
+                for fate in fates {
+                    writeln!(f, "  programs: {fate}")?;
+                }
+                writeln!(f, "  programs: {}", path.join(" > "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way at one chassis and what comes of it.
+struct Leg<'a> {
+    steps: &'a [Step],
+    fates: &'a [Fate],
+    programs: &'a Programs,
+    cached: Option<&'a crate::verdicts::Verdict>,
+}
+
+impl fmt::Display for Leg<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut heading = None;
-        for step in &self.steps {
+        for step in self.steps {
             match step {
                 Step::Flow { flow, datapath, changes } => {
                     if heading != Some((datapath, &flow.pipeline)) {
@@ -148,33 +259,46 @@ impl fmt::Display for Trace {
             }
         }
         writeln!(f, "\nFate:")?;
-        for fate in &self.fates {
+        for fate in self.fates {
             writeln!(f, "  {fate}")?;
         }
         if self.fates.is_empty() {
             writeln!(f, "  nothing leaves")?;
         }
-        let Programs { ran, why_not, agree, differences, path, fates, cacheable } = &self.programs;
-        match (ran, agree) {
-            (false, _) => writeln!(f, "Programs: not run: {}", why_not.as_deref().unwrap_or("no reason given"))?,
-            (true, true) => {
-                let cached = if *cacheable { "cached after the first packet" } else { "walked by every packet" };
-                writeln!(f, "Programs: agree ({cached})")?;
-            }
-            (true, false) => {
-                writeln!(f, "Programs: DISAGREE, which is a bug: please report it with this output")?;
-                for difference in differences {
-                    writeln!(f, "  {difference}")?;
-                }
-                for fate in fates {
-                    writeln!(f, "  programs: {fate}")?;
-                }
-                writeln!(f, "  programs: {}", path.join(" > "))?;
-            }
-        }
-        match &self.cached {
+        write!(f, "{}", self.programs)?;
+        match self.cached {
             Some(verdict) => write!(f, "Cached verdict that packets follow now:\n{verdict}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trace { inport, datapath, microflow, chassis, steps, fates, programs, cached, arrivals, ends, .. } = self;
+        writeln!(f, "# {microflow}")?;
+        writeln!(f, "# from {inport} on {datapath}, at {chassis}")?;
+        write!(f, "{}", Leg { steps, fates, programs, cached: cached.as_ref() })?;
+        for Arrival { chassis, from, tunnel, steps, fates, programs, cached } in arrivals {
+            let Tunnel { kind, source, destination, key, inport_key, inport, outport_key, outport } = tunnel;
+            let addresses = match (source, destination) {
+                (Some(source), Some(destination)) => format!(" {source} -> {destination}"),
+                _ => String::new(),
+            };
+            writeln!(f, "\n# {from} -> {chassis} by {kind}{addresses}")?;
+            writeln!(
+                f,
+                "# network {key} ({datapath}), from port {inport_key} ({inport}), to {outport_key} ({outport})"
+            )?;
+            write!(f, "{}", Leg { steps, fates, programs, cached: cached.as_ref() })?;
+        }
+        if !arrivals.is_empty() {
+            writeln!(f, "\nIn the end:")?;
+            for End { at, verified, fate } in ends {
+                let by = if *verified { "reference and programs" } else { "reference alone" };
+                writeln!(f, "  {at}: {fate} [{by}]")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -41,8 +41,8 @@ pub enum DryRunError {
     #[error("BPF_PROG_TEST_RUN: {0}")]
     Run(#[source] ProgramError),
     /// The object has no such program.
-    #[error("the eBPF object has no program oxbow_vif")]
-    Missing,
+    #[error("the eBPF object has no program {0}")]
+    Missing(&'static str),
 }
 
 /// What the programs would do with a frame.
@@ -97,11 +97,13 @@ impl DryRun {
             }
         }
         let mut ebpf = loader.load(object).map_err(|error| LoadError::Object(Box::new(error)))?;
-        let program = Role::Vif.program();
-        vif(&mut ebpf)
-            .ok_or(LoadError::Missing { program })?
-            .load()
-            .map_err(|source| LoadError::Program { program, source: Box::new(source) })?;
+        for role in [Role::Vif, Role::Underlay] {
+            let program = role.program();
+            of(&mut ebpf, role)
+                .ok_or(LoadError::Missing { program })?
+                .load()
+                .map_err(|source| LoadError::Program { program, source: Box::new(source) })?;
+        }
         Ok(Self {
             monitor: Monitor::take(&mut ebpf)?,
             verdicts: HashTable::take(&mut ebpf, "OX_VERDICTS")?,
@@ -110,11 +112,11 @@ impl DryRun {
         })
     }
 
-    /// Lets a frame arrive at a VIF's device.
+    /// Lets a frame arrive at a device: a VIF's, or one of the underlay, then outer headers included.
     ///
     /// # Errors
     /// The kernel does not run it: a frame without an Ethernet header, a device that is gone.
-    pub fn run(&mut self, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DryRunError> {
+    pub fn run(&mut self, role: Role, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DryRunError> {
         self.forget()?;
         let lost = self.monitor.lost()?;
         while self.monitor.next().is_some() {}
@@ -122,8 +124,8 @@ impl DryRun {
         context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         // Room for outer headers.
         let mut out = vec![0; frame.len() + 256];
-        vif(&mut self.ebpf)
-            .ok_or(DryRunError::Missing)?
+        of(&mut self.ebpf, role)
+            .ok_or(DryRunError::Missing(role.program()))?
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
@@ -153,8 +155,8 @@ impl DryRun {
     }
 }
 
-fn vif(ebpf: &mut Ebpf) -> Option<&mut SchedClassifier> {
-    ebpf.program_mut(Role::Vif.program()).and_then(|program| program.try_into().ok())
+fn of(ebpf: &mut Ebpf, role: Role) -> Option<&mut SchedClassifier> {
+    ebpf.program_mut(role.program()).and_then(|program| program.try_into().ok())
 }
 
 impl Instance {

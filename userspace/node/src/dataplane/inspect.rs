@@ -89,11 +89,12 @@ pub trait Inspect {
     /// What the maps say.
     fn attribute(&mut self) -> Result<Attributed, DataplaneError>;
 
-    /// Lets a frame arrive at a device in a dry run: nothing is sent, learned, counted or cached for the loaded programs.
+    /// Lets a frame arrive at a device in a dry run, at a VIF's or, with its outer headers, at one of the underlay: nothing is sent, learned, counted
+    /// or cached for the loaded programs.
     ///
     /// # Errors
     /// The programs cannot be loaded a second time, or the kernel does not run them on such a frame.
-    fn dry_run(&mut self, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError>;
+    fn dry_run(&mut self, role: Role, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError>;
 
     /// Lets the programs tell listeners: `STATE_TELL_*` flags, and what they want told. 0 = nothing.
     ///
@@ -114,5 +115,5 @@ pub trait Inspect {
     fn run_time(&mut self) -> Vec<(&'static str, u64, u64)>;
 }
 
-/// What the programs would do with a frame of a VIF.
-pub use oxbow_backend_bpf::kernel::DryOutcome;
+/// What the programs would do with a frame, and where it arrives.
+pub use oxbow_backend_bpf::kernel::{DryOutcome, Role};

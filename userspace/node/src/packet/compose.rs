@@ -202,7 +202,7 @@ fn finish(frame: &mut Vec<u8>, mut transport: Vec<u8>, pseudo: &[u8], get: &dyn 
 }
 
 /// The Internet checksum's sum (RFC 1071), not complemented.
-fn fold(bytes: &[u8], start: u32) -> u16 {
+pub(super) fn fold(bytes: &[u8], start: u32) -> u16 {
     let mut sum = start;
     for pair in bytes.chunks(2) {
         sum += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |byte| u32::from(*byte));

@@ -2,9 +2,11 @@
 
 mod compose;
 mod describe;
+mod outer;
 
 pub use compose::{Ambiguity, compose};
 pub use describe::{describe, fields_of_head, fields_of_key};
+pub use outer::{Tunnel, geneve};
 
 /// Writes a hardware address.
 pub fn mac_text(mac: u128) -> String {

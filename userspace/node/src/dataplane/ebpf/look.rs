@@ -96,12 +96,12 @@ impl Inspect for Ebpf {
         })
     }
 
-    fn dry_run(&mut self, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError> {
+    fn dry_run(&mut self, role: Role, ifindex: u32, frame: &[u8]) -> Result<DryOutcome, DataplaneError> {
         if self.dry_run.is_none() {
             self.dry_run = Some(self.backend.instance().dry_run().map_err(|error| failed(&error))?);
         }
         match &mut self.dry_run {
-            Some(dry_run) => dry_run.run(ifindex, frame).map_err(|error| failed(&error)),
+            Some(dry_run) => dry_run.run(role, ifindex, frame).map_err(|error| failed(&error)),
             None => Err(DataplaneError::Other("there is no dry run".to_owned())),
         }
     }
