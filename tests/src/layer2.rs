@@ -65,7 +65,7 @@ pub fn spoofed_packets_are_not_heard(cloud: &Cloud) -> Result<()> {
     let guest = cloud.vif(GUESTS[0].port)?.guest();
     guest.ip("addr add 10.0.0.99/32 dev eth0")?;
     for to in &GUESTS[1..] {
-        let from_stolen = ["-n", "-q", "-i", "0.01", "-W", "1", "-c", "3", "-I", "10.0.0.99", to.ipv4];
+        let from_stolen = ["-n", "-q", "-i", "0.01", "-W", &probe::echo_wait(), "-c", "3", "-I", "10.0.0.99", to.ipv4];
         let mut command = Command::new("ping");
         command.args(from_stolen);
         let output = guest.output(command)?;

@@ -15,6 +15,7 @@ use oxbow_pipeline::ir::{Act, Changes, Field, Pipeline, Rule, Slice};
 use oxbow_testkit::frames::Frames;
 use oxbow_testkit::link::veth;
 use oxbow_testkit::netns::Netns;
+use oxbow_testkit::wait::stretched;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,7 +104,7 @@ fn a_thousand_swaps_under_traffic_and_no_packet_sees_a_mix() {
         let reader = scope.spawn(|| {
             let (mut received, mut of_policy) = (0u64, [0u64; 2]);
             loop {
-                match receiver.receive(Duration::from_millis(500)).unwrap().map(|received| received.frame) {
+                match receiver.receive(stretched(Duration::from_millis(500))).unwrap().map(|received| received.frame) {
                     Some(frame) if frame.len() == 64 && frame[12..14] == [8, 0] => {
                         let (dst, src) = (frame[5], frame[11]);
                         assert_eq!((dst, frame[4], frame[10]), (src, 0x0b, 0x0a), "a packet saw a mix: {frame:02x?}");

@@ -14,16 +14,24 @@ use nix::sys::signal::Signal;
 
 use crate::netns::Netns;
 use crate::process::Process;
-use crate::wait::{Look, PATIENCE, wait_until};
+use crate::wait::{Look, PATIENCE, stretched, wait_until};
 
-/// How long one echo request may take; the whole of [`ping`] has [`PATIENCE`].
-const ONE_ECHO: &str = "1";
+/// How long one echo request may take, [`stretched`]; the whole of [`ping`] has [`PATIENCE`].
+const ONE_ECHO: Duration = Duration::from_secs(1);
+
+/// How long one datagram may take, [`stretched`], before it is sent again.
+const ONE_DATAGRAM: Duration = Duration::from_millis(200);
+
+/// How long `ping -W` waits for an answer, in seconds: as long for one that must come as for one that must not.
+pub fn echo_wait() -> String {
+    stretched(ONE_ECHO).as_secs().to_string()
+}
 
 /// Sends echo requests until one is answered, and returns the answering line of `ping`.
 pub fn ping(from: &Netns, to: &str) -> Result<String> {
     wait_until(&format!("an echo reply from {to} to {}", from.name()), PATIENCE, || {
         let mut command = Command::new("ping");
-        command.args(["-n", "-c", "1", "-W", ONE_ECHO, to]);
+        command.args(["-n", "-c", "1", "-W", &echo_wait(), to]);
         let output = from.output(command)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let answer = text.lines().find(|line| line.contains("time=")).map(str::to_owned);
@@ -34,7 +42,7 @@ pub fn ping(from: &Netns, to: &str) -> Result<String> {
 /// Sends `count` echo requests 10 ms apart and returns how many were answered.
 pub fn ping_count(from: &Netns, to: &str, count: u32) -> Result<u32> {
     let mut command = Command::new("ping");
-    command.args(["-n", "-q", "-i", "0.01", "-W", ONE_ECHO, "-c", &count.to_string(), to]);
+    command.args(["-n", "-q", "-i", "0.01", "-W", &echo_wait(), "-c", &count.to_string(), to]);
     let output = from.output(command)?;
     received(&String::from_utf8_lossy(&output.stdout))
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
@@ -117,6 +125,7 @@ pub fn tcp(from: &Netns, to: &Netns, address: IpAddr, bytes: usize) -> Result<()
     let listener = to.enter(|| TcpListener::bind((address, 0)))?;
     let listener = listener.with_context(|| format!("cannot listen at {address} in {}", to.name()))?;
     listener.set_nonblocking(true)?;
+    let patience = stretched(PATIENCE);
     let server = listener.local_addr()?;
     let echo = move || -> Result<()> {
         let (mut stream, _) = wait_until("a connection", PATIENCE, || match listener.accept() {
@@ -125,8 +134,8 @@ pub fn tcp(from: &Netns, to: &Netns, address: IpAddr, bytes: usize) -> Result<()
             Err(error) => bail!(error),
         })?;
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let mut buffer = vec![0; 1 << 16];
         loop {
             let length = stream.read(&mut buffer).context("the server's read")?;
@@ -137,10 +146,10 @@ pub fn tcp(from: &Netns, to: &Netns, address: IpAddr, bytes: usize) -> Result<()
         }
     };
     let client = || -> Result<()> {
-        let stream = from.enter(|| TcpStream::connect_timeout(&server, PATIENCE))?;
+        let stream = from.enter(|| TcpStream::connect_timeout(&server, patience))?;
         let stream = stream.with_context(|| format!("cannot connect from {} to {server}", from.name()))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let sent: Vec<u8> = (0..bytes).map(|index| (index * 31 % 251) as u8).collect();
         let (mut reader, mut writer) = (stream.try_clone()?, stream);
         let mut received = Vec::with_capacity(bytes);
@@ -173,7 +182,7 @@ pub fn udp(from: &Netns, to: &Netns, address: IpAddr, bytes: usize) -> Result<()
     let target = server.local_addr()?;
     let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
     let client = from.enter(|| UdpSocket::bind(any))?.context("cannot bind the client")?;
-    let short = Duration::from_millis(200);
+    let short = stretched(ONE_DATAGRAM);
     server.set_read_timeout(Some(short))?;
     client.set_read_timeout(Some(short))?;
     let sent: Vec<u8> = (0..bytes).map(|index| (index * 31 % 251) as u8).collect();

@@ -44,8 +44,7 @@ impl Look<()> {
 
 /// Looks again and again until `look` finds its condition held, and returns the evidence.
 ///
-/// Where everything is slower (a virtual machine whose processor is translated), the environment variable `OXBOW_PATIENCE` says by how many
-/// times deadlines are longer.
+/// Where everything is slower, the deadline is [`stretched`].
 ///
 /// # Errors
 ///
@@ -53,7 +52,7 @@ impl Look<()> {
 /// counts as "not yet", because servers and devices that are still coming up answer with errors; the last one is reported.
 pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
     let start = Instant::now();
-    let deadline = deadline.saturating_mul(stretch());
+    let deadline = stretched(deadline);
     loop {
         if interrupted() {
             bail!("interrupted while waiting for {what}");
@@ -70,10 +69,13 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
     }
 }
 
-/// How many times longer deadlines are than they say.
-fn stretch() -> u32 {
+/// How long something may take where everything is slower (a virtual machine whose processor is translated) that may take `usual` elsewhere:
+/// the environment variable `OXBOW_PATIENCE` says how many times longer.
+pub fn stretched(usual: Duration) -> Duration {
     static STRETCH: OnceLock<u32> = OnceLock::new();
-    *STRETCH.get_or_init(|| std::env::var("OXBOW_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1))
+    let stretch =
+        STRETCH.get_or_init(|| std::env::var("OXBOW_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1));
+    usual.saturating_mul(*stretch)
 }
 
 #[cfg(test)]

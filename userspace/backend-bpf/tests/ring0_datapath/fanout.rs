@@ -1,6 +1,6 @@
 //! Groups, copies, nested ports: what leaves by several ways is seen on the wire.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oxbow_abi::field::{ETH_DST, ETH_TYPE, INPORT, OUTPORT};
 use oxbow_abi::op::{self, Op};
@@ -10,6 +10,7 @@ use oxbow_abi::topology::{
     Address, CHASSIS_RESOLVED, Chassis, MEMBER_CHASSIS, PORT_LOCAL, PeerKey, Port, VIF_HAS_NESTED, VIF_NESTED,
 };
 use oxbow_testkit::frames::Frames;
+use oxbow_testkit::wait::stretched;
 
 use crate::forwarding::pair;
 use crate::packets::{arp, tagged, udp4, udp6};
@@ -59,7 +60,7 @@ fn listen(rig: &Rig, device: &str) -> Frames {
 /// The frames that have arrived and are ours (the kernel's own announcements are not).
 fn arrived(frames: &Frames) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    while let Some(received) = frames.receive(Duration::from_millis(60)).unwrap() {
+    while let Some(received) = frames.receive(stretched(Duration::from_millis(60))).unwrap() {
         let frame = received.frame;
         let own = frame.get(6..8) == Some(&[2, 0]) || frame.get(6..8) == Some(&[2, 0xaa]);
         if own {
@@ -152,11 +153,15 @@ fn a_port_floods_no_faster_than_its_rate() {
     let (mut rig, devices, _) = switch();
     rig.state(State { version: 1, fan_out_budget: 100, bum_rate: 5, bum_burst: 10, ..State::default() });
     rig.group(FLOOD, &[1, 2]);
+    let start = Instant::now();
     for _ in 0..100 {
         rig.vif_run(devices[0], &arp());
     }
     let passed = rig.total(total::FAN_OUT) / 2;
-    assert!((10..=12).contains(&passed), "{passed}");
+    // The time that it took has added some.
+    let took = start.elapsed();
+    let most = 11 + (5.0 * took.as_secs_f64()) as u64;
+    assert!((10..=most).contains(&passed), "{passed} passed in {took:?}");
     assert_eq!(rig.drops(Reason::BumRate), 100 - passed);
     // Another port has its own.
     rig.vif_run(devices[1], &arp());
