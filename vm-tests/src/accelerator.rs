@@ -76,11 +76,38 @@ impl Accelerator {
         Ok(if proof.unwrap_or(false) { Self::Kvm } else { Self::Tcg })
     }
 
+    /// How many times longer than on a processor itself things take at most, on a machine that has other things to do as well.
+    pub fn slowness(self) -> u32 {
+        match self {
+            Self::Kvm => 1,
+            Self::Tcg => 10,
+        }
+    }
+
+    /// How long something may take in a guest that may take this long on a processor itself.
+    pub fn deadline(self, itself: Duration) -> Duration {
+        itself.saturating_mul(self.slowness())
+    }
+
     /// QEMU's arguments for it.
     pub(crate) fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg", "-cpu", "max"],
+            // Left out of all that it can translate: what it translates to something slower than the other way that kernels have. `rep movsb` is a loop over
+            // bytes (erms), each access to user space ends a block and has a TLB of its own (smap), page tables have a fifth level (la57), a
+            // register more is switched (pku).
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,erms=off,smap=off,la57=off,pku=off"],
+        }
+    }
+
+    /// What the kernel's command line says because of it.
+    pub(crate) fn kernel_arguments(self) -> &'static str {
+        match self {
+            Self::Kvm => "",
+            // That the interrupts of a timer come in time on a busy machine is not to be checked: kernels give up when they do not ("IO-APIC + timer
+            // doesn't work!"), or take a slower clock than the TSC, which is the host's. Pages are not cleared before their first use but
+            // where they must be (Debian's kernels do it everywhere).
+            Self::Tcg => " no_timer_check tsc=reliable init_on_alloc=0",
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::accelerator::Accelerator;
 use crate::kernel::Kernel;
 use crate::root::GuestRoot;
 
-/// Drivers that every guest has: QEMU's virtual network card.
-const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_net"];
+/// Drivers that every guest has: the control port, and QEMU's virtual network card.
+const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_console", "virtio_net"];
 
 /// A kernel and an initramfs.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The guest's first program: brings devices up, then runs what comes through the second serial port.
+# The guest's first program: brings devices up, then runs what comes through the control port.
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs devtmpfs /dev
@@ -10,6 +10,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 hostname guest
+CONTROL=/dev/vport0p1
 
 failed=
 for module in /modules/*.ko; do
@@ -27,8 +28,18 @@ ip link set eth0 up
 # What the TCP probes connect to.
 nc -ll -p 7000 -e cat </dev/null >/dev/null 2>&1 &
 
-stty -F /dev/ttyS1 raw -echo
-exec </dev/ttyS1 >/dev/ttyS1 2>&1
+# The driver learns of its ports after it is inserted.
+looks=0
+until [ -c "$CONTROL" ]; do
+    looks=$((looks + 1))
+    if [ $looks -gt 3000 ]; then
+        echo "there is no control port $CONTROL; cannot insert:$failed"
+        poweroff -f
+    fi
+    usleep 20000
+done
+# It can be opened once. Writing waits until the host has it open too.
+exec 0<>"$CONTROL" 1>&0 2>&1
 # The host waits for one of the two words.
 if [ -n "$failed" ]; then
     echo "cannot insert$failed"

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_testkit::vif::GUEST_DEVICE;
@@ -20,16 +21,29 @@ pub(super) enum Guest<'a> {
     Machine(&'a RefCell<Machine>),
 }
 
+/// How long bytes may take to a virtual machine and back, on a processor itself.
+const TCP: Duration = Duration::from_secs(30);
+
+/// How many seconds a virtual machine's `ping` waits for an answer.
+fn echo_wait(machine: &Machine) -> u64 {
+    machine.accelerator().deadline(Duration::from_secs(1)).as_secs()
+}
+
 impl Guest<'_> {
     /// Pings until an answer comes, and returns its line.
     pub(super) fn ping(self, to: &str) -> Result<String> {
         match self {
             Self::Namespace(ns) => probe::ping(ns, to),
-            Self::Machine(machine) => wait_until(&format!("an echo reply from {to}"), PATIENCE, || {
-                let (text, _) = machine.borrow_mut().run(&format!("ping -c 1 -W 1 {to}"))?;
-                let answer = text.lines().find(|line| line.contains("time=")).map(str::to_owned);
-                Ok(answer.map_or_else(|| Look::NotYet(text), Look::Held))
-            }),
+            Self::Machine(machine) => {
+                let mut machine = machine.borrow_mut();
+                let patience = machine.accelerator().deadline(PATIENCE);
+                let command = format!("ping -c 1 -W {} {to}", echo_wait(&machine));
+                wait_until(&format!("an echo reply from {to}"), patience, || {
+                    let (text, _) = machine.run(&command)?;
+                    let answer = text.lines().find(|line| line.contains("time=")).map(str::to_owned);
+                    Ok(answer.map_or_else(|| Look::NotYet(text), Look::Held))
+                })
+            }
         }
     }
 
@@ -38,7 +52,9 @@ impl Guest<'_> {
         match self {
             Self::Namespace(ns) => probe::ping_count(ns, to, count),
             Self::Machine(machine) => {
-                let (text, _) = machine.borrow_mut().run(&format!("ping -q -c {count} -W 1 {to}"))?;
+                let mut machine = machine.borrow_mut();
+                let command = format!("ping -q -c {count} -W {} {to}", echo_wait(&machine));
+                let (text, _) = machine.run(&command)?;
                 probe::received(&text)
             }
         }
@@ -54,7 +70,9 @@ impl Guest<'_> {
             (Self::Machine(client), Self::Machine(_)) => {
                 let mut client = client.borrow_mut();
                 client.check(&format!("head -c {bytes} /dev/urandom >/tmp/sent"))?;
-                client.check(&format!("timeout 60 nc {address} {ECHO_PORT} </tmp/sent >/tmp/received"))?;
+                let nc = format!("nc {address} {ECHO_PORT} </tmp/sent >/tmp/received");
+                let (_, status) = client.run_within(&nc, TCP, |_| ())?;
+                ensure!(status == 0, "`{nc}` ended with status {status}");
                 client.check("cmp /tmp/sent /tmp/received").context("other bytes came back")?;
                 let size = client.check("stat -c %s /tmp/received")?;
                 ensure!(size.trim() == bytes.to_string(), "{size} of {bytes} bytes came back");
@@ -80,7 +98,8 @@ impl Guest<'_> {
             Self::Machine(machine) => {
                 let mut machine = machine.borrow_mut();
                 machine.check(&format!("ip {add}"))?;
-                let (text, _) = machine.run(&format!("ping -q -c {count} -W 1 -I {source} {to}"))?;
+                let command = format!("ping -q -c {count} -W {} -I {source} {to}", echo_wait(&machine));
+                let (text, _) = machine.run(&command)?;
                 machine.check(&format!("ip {delete}"))?;
                 probe::received(&text)
             }

@@ -7,6 +7,15 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{process, workspace};
 
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// An executable that cargo built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Executable {
@@ -15,14 +24,27 @@ pub(super) struct Executable {
     pub(super) path: PathBuf,
 }
 
+/// How cargo optimises what it builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// Not at all, with debug assertions: as `cargo xtask test` has built it already.
+    Dev,
+    /// As `cargo xtask bench` has built it: several times fewer instructions for a translated processor. Debug assertions are left out; the
+    /// same tests run with them on this machine.
+    Release,
+}
+
 /// Builds with cargo, as `arguments` say, and returns the executables among what was built, in order of their names.
-pub(super) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
+pub(super) fn build(arguments: &[&str], profile: Profile) -> Result<Vec<Executable>> {
     let mut command = Command::new(process::cargo());
     command
         .current_dir(workspace::root())
         .args(arguments)
         .args(["--locked", "--message-format=json-render-diagnostics"]);
-    println!("building: cargo {}", arguments.join(" "));
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    println!("building ({}): cargo {}", profile.name(), arguments.join(" "));
     // Diagnostics go to standard error as they come.
     command.stdout(std::process::Stdio::piped());
     let child = command.spawn().with_context(|| format!("cannot start `{}`", process::line(&command)))?;
@@ -34,8 +56,8 @@ pub(super) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
 }
 
 /// Builds one binary of one package.
-pub(super) fn binary(package: &str, name: &str) -> Result<PathBuf> {
-    let built = build(&["build", "--package", package, "--bin", name])?;
+pub(super) fn binary(package: &str, name: &str, profile: Profile) -> Result<PathBuf> {
+    let built = build(&["build", "--package", package, "--bin", name], profile)?;
     let found = built.into_iter().find(|executable| executable.name == name);
     Ok(found.with_context(|| format!("{package} has no binary {name}"))?.path)
 }

@@ -49,22 +49,22 @@ impl Lab {
         Ok(self.object.insert(object).clone())
     }
 
-    /// Boots a machine and waits until it takes commands.
+    /// Boots a machine with this much memory (MiB) and so many processors, and waits until it takes commands.
     pub(super) fn boot(
         &self,
         ns: &Netns,
         image: &GuestImage,
         name: &str,
         nics: &[Nic],
-        memory: u32,
+        (memory, cpus): (u32, u32),
     ) -> Result<Machine> {
         println!(
-            "booting {name}: Linux {} by {}, {memory} MiB, initramfs of {} MiB",
+            "booting {name}: Linux {} by {}, {cpus} CPUs, {memory} MiB, initramfs of {} MiB",
             image.kernel().release,
             image.accelerator(),
             image.size() >> 20
         );
-        let mut machine = self.start(ns, image, name, nics, memory)?;
+        let mut machine = self.start(ns, image, name, nics, (memory, cpus))?;
         machine.wait_ready()?;
         Ok(machine)
     }
@@ -76,8 +76,12 @@ impl Lab {
         image: &GuestImage,
         name: &str,
         nics: &[Nic],
-        memory: u32,
+        (memory, cpus): (u32, u32),
     ) -> Result<Machine> {
-        Machine::start(ns, image, &MachineSpec { memory, logs: Some(&self.logs), ..MachineSpec::small(name, nics) })
+        Machine::start(
+            ns,
+            image,
+            &MachineSpec { memory, cpus, logs: Some(&self.logs), ..MachineSpec::small(name, nics) },
+        )
     }
 }

@@ -4,24 +4,27 @@ use anyhow::{Context as _, Result, ensure};
 use oxbow_testkit::Netns;
 use oxbow_vm_tests::{GuestImage, GuestRoot, Kernel, Nic};
 
-use super::executables;
+use super::executables::{self, Profile};
 use super::lab::Lab;
 
 /// The maps at their default sizes take some.
 const MEMORY: u32 = 1024;
+
+/// The verifier runs on one.
+const CPUS: u32 = 1;
 
 /// What attaching by clsact needs.
 const MODULES: [&str; 2] = ["sch_ingress", "cls_bpf"];
 
 pub(super) fn run(lab: &mut Lab, kernel: &Kernel) -> Result<String> {
     let object = lab.object()?;
-    let probe = executables::binary("oxbow-vm-probe", "oxbow-vm-probe")?;
+    let probe = executables::binary("oxbow-vm-probe", "oxbow-vm-probe", Profile::Dev)?;
     let mut root = GuestRoot::new()?;
     root.built(&probe, "probe")?;
     root.copy_as(&object, "object")?;
     let image = GuestImage::with(kernel, &MODULES, root)?;
     let ns = Netns::new("vm")?;
-    let mut machine = lab.boot(&ns, &image, "probe", &[Nic::unplugged("0a:00:00:00:00:01")], MEMORY)?;
+    let mut machine = lab.boot(&ns, &image, "probe", &[Nic::unplugged("0a:00:00:00:00:01")], (MEMORY, CPUS))?;
     let (text, status) = machine.run("/probe /object eth0 2>&1")?;
     print!("{text}");
     ensure!(status == 0, "Linux {} does not take the programs", kernel.release);

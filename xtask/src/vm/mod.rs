@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: other kernels, in virtual machines.
 
+mod abreast;
 mod bench;
 mod cloud;
 mod executables;
@@ -10,14 +11,16 @@ mod ring0;
 mod suite;
 mod wire;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use oxbow_vm_tests::{Choice, Kernel};
 
 use crate::demo;
 use crate::setup::{self, Need};
+use abreast::Abreast;
 use lab::Lab;
 use report::{Ended, Report};
 
@@ -26,7 +29,8 @@ use report::{Ended, Report};
 /// A machine boots a kernel out of Debian's archive (fetched by apt-get once, unpacked below target/vm, not installed) and an
 /// initramfs made for the purpose: busybox, and the programs of this machine that a ring needs, with their libraries. It runs by KVM if a
 /// kernel proves within seconds to boot with it, else by translation, which is ten times slower and more. Each ring is run on each
-/// kernel; a failing one does not keep the next from running. Consoles are kept in target/vm/logs. Nothing is loaded into this machine's
+/// kernel, several kernels at the same time where memory and processors allow; a failing ring does not keep the next from running. What runs
+/// in the machines is optimised (but for ring load). Consoles are kept in target/vm/logs. Nothing is loaded into this machine's
 /// kernel but network namespaces and (ring guests) Oxbow itself. The last lines are a table of the results and the verdict. Needs root.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,6 +45,9 @@ pub(crate) struct Args {
     /// What to run; may be given several times, or as a list with commas. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     ring: Vec<Ring>,
+    /// Write what became of each ring to this file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// In rings that run test executables: only tests whose name contains one of these.
     #[arg(value_name = "NAME")]
     filter: Vec<String>,
@@ -88,32 +95,58 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the virtual machines run in network namespaces: run as root");
     }
+    // Asked for now: building may replace this program's file.
+    let program = std::env::current_exe().context("cannot find this program's file")?;
     setup::ensure(&[Need::Ebpf, Need::Vm, Need::Network, Need::Ovn])?;
     let rings = if args.ring.is_empty() { Ring::value_variants() } else { &args.ring };
-    let mut report = Report::default();
+    let mut report = Report::new();
     let mut kernels = Vec::new();
     for (choice, required) in chosen(args) {
         match Kernel::find(&choice) {
-            Ok(kernel) => kernels.push(kernel),
+            Ok(kernel) => kernels.push((choice, kernel)),
             Err(error) if required => return Err(error),
             Err(error) => report.left_out(&choice, &error),
         }
     }
-    let mut lab = Lab::new(&args.filter);
-    for kernel in &kernels {
-        for ring in rings {
-            println!("\n=== {} on Linux {}", ring.name(), kernel.release);
-            let start = Instant::now();
-            lab.begin(&ring.name(), kernel)?;
-            let outcome = ring.run(&mut lab, kernel);
-            if let Err(error) = &outcome {
-                println!("=== {} on Linux {} failed: {error:#}", ring.name(), kernel.release);
-                println!("logs of the machines: {}", crate::workspace::shown(lab.logs()));
+    match &kernels[..] {
+        [(_, kernel)] => {
+            let mut lab = Lab::new(&args.filter);
+            for ring in rings {
+                report.add([run_ring(*ring, &mut lab, kernel)?]);
             }
-            report.add(Ended { kernel: kernel.release.clone(), ring: ring.name(), took: start.elapsed(), outcome });
+        }
+        kernels => {
+            let rings: Vec<String> = rings.iter().map(|ring| ring.name()).collect();
+            report.add(Abreast { program, rings: &rings, filter: &args.filter }.run(kernels)?);
         }
     }
+    if let Some(file) = &args.json {
+        report.write(file)?;
+    }
     report.conclude()
+}
+
+fn run_ring(ring: Ring, lab: &mut Lab, kernel: &Kernel) -> Result<Ended> {
+    println!("\n=== {} on Linux {}", ring.name(), kernel.release);
+    let start = Instant::now();
+    lab.begin(&ring.name(), kernel)?;
+    let outcome = ring.run(lab, kernel).map_err(|error| format!("{error:#}"));
+    let took = start.elapsed();
+    match &outcome {
+        Ok(found) => {
+            println!("=== {} on Linux {} ok after {:.0} s: {found}", ring.name(), kernel.release, took.as_secs_f32())
+        }
+        Err(error) => {
+            println!(
+                "=== {} on Linux {} failed after {:.0} s: {error}",
+                ring.name(),
+                kernel.release,
+                took.as_secs_f32()
+            );
+            println!("logs of the machines: {}", crate::workspace::shown(lab.logs()));
+        }
+    }
+    Ok(Ended { kernel: kernel.release.clone(), ring: ring.name(), took, outcome })
 }
 
 /// The kernels to run on, and whether a run without them is a failure.

@@ -1,18 +1,29 @@
 //! What became of every ring on every kernel.
 
 use std::fmt;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use oxbow_vm_tests::Choice;
+use serde::{Deserialize, Serialize};
 
 /// How a ring ended on a kernel.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Ended {
     pub(super) kernel: String,
     pub(super) ring: String,
     pub(super) took: Duration,
-    /// What it found, in a few words.
-    pub(super) outcome: Result<String>,
+    /// What it found, in a few words, or why it failed.
+    pub(super) outcome: Result<String, String>,
+}
+
+impl Ended {
+    /// Of a kernel on which rings were run, nobody knows how they ended.
+    pub(super) fn without_report(kernel: &str, error: &anyhow::Error) -> Self {
+        let (kernel, ring) = (kernel.to_owned(), "?".to_owned());
+        Self { kernel, ring, took: Duration::ZERO, outcome: Err(format!("{error:#}")) }
+    }
 }
 
 impl fmt::Display for Ended {
@@ -20,21 +31,31 @@ impl fmt::Display for Ended {
         write!(f, "{:<22} {:<8} {:>7.1} s  ", self.kernel, self.ring, self.took.as_secs_f32())?;
         match &self.outcome {
             Ok(found) => write!(f, "ok: {found}"),
-            Err(error) => write!(f, "FAILED: {}", format!("{error:#}").lines().next().unwrap_or_default()),
+            Err(error) => write!(f, "FAILED: {}", error.lines().next().unwrap_or_default()),
         }
     }
 }
 
 /// The table of results.
-#[derive(Default)]
 pub(super) struct Report {
+    begun: Instant,
     ended: Vec<Ended>,
     left_out: Vec<String>,
 }
 
 impl Report {
-    pub(super) fn add(&mut self, ended: Ended) {
-        self.ended.push(ended);
+    pub(super) fn new() -> Self {
+        Self { begun: Instant::now(), ended: Vec::new(), left_out: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        self.ended.extend(ended);
+    }
+
+    /// Writes what was added as a JSON array of objects `kernel`, `ring`, `took`, `outcome`.
+    pub(super) fn write(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.ended)?;
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// Notes a kernel that cannot be had and need not.
@@ -62,10 +83,11 @@ impl Report {
             format!("; cannot be had: {}", self.left_out.join(", "))
         };
         println!(
-            "vm: {} of {} ok on Linux {}{left_out}",
+            "vm: {} of {} ok on Linux {}{left_out}; {:.0} s",
             self.ended.len() - failed,
             self.ended.len(),
-            kernels.join(", ")
+            kernels.join(", "),
+            self.begun.elapsed().as_secs_f32()
         );
         if failed > 0 || self.ended.is_empty() {
             bail!("{failed} failed");
