@@ -89,6 +89,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     let Some(header) = outer::path(&frame, peer) else { return pass() };
     s.datapath.set(0);
     s.word[usize::from(INPORT)].set(0);
+    s.word[usize::from(OUTPORT)].set(0);
     s.reason_lflow.set(0);
     if OX_PEERS.get_ptr(s.peer_key()).is_none() {
         outer::anybody(peer);

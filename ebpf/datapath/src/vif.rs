@@ -2,7 +2,7 @@
 
 use oxbow_abi::{
     monitor::STATE_TELL_FORWARDED,
-    field::{ETH_DST, INPORT, IP6_LABEL, WORDS, flag},
+    field::{ETH_DST, INPORT, IP6_LABEL, OUTPORT, WORDS, flag},
     reason::Reason,
     stats::total,
     topology::{VIF_HAS_NESTED, VIF_LOCALPORT, Vif, VifKey},
@@ -67,6 +67,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     let s = Scratch::get().ok_or(Reason::Inconsistent)?;
     s.datapath.set(0);
     s.word[usize::from(INPORT)].set(0);
+    s.word[usize::from(OUTPORT)].set(0);
     s.reason_lflow.set(0);
     let state = OX_STATE.get_ptr(0).ok_or(Reason::NoPolicy)?;
     // SAFETY: an aligned word that user space writes whole; the one read decides for the whole packet.

@@ -7,6 +7,7 @@ use oxbow_abi::rule::{Answer, NEVER, RuleSlot, TUPLE_OUTSIDE_KEY};
 use oxbow_abi::stats::{State, total};
 use oxbow_abi::topology::{PORT_UNBOUND, PORT_UNSERVED, Port, VIF_LOCALPORT};
 
+use crate::monitor;
 use crate::packets::{ping4, tcp4, udp4, udp6};
 use crate::rig::{REDIRECT, Rig, SHOT, SWITCH, next, output, set};
 
@@ -185,77 +186,84 @@ fn wide_keys_match_all_their_words() {
     assert_eq!(rig.drops(Reason::NoMatch), 1);
 }
 
-/// Every reason that a frame of a VIF can meet before the tunnels.
+/// Makes a policy in which a frame of port 1, on the device given, is dropped.
+type Build = fn(&mut Rig, u32);
+
+/// Every reason that a frame of a VIF can meet before the tunnels, but for those that a rule names.
+const WAYS_TO_BE_DROPPED: &[(Reason, Build)] = &[
+    (Reason::NoPolicy, |rig, _| rig.state(State::default())),
+    (Reason::NoMatch, |rig, _| {
+        rig.rule((0, 0), 1, &[(INPORT, !0, 99)], &[], 1);
+    }),
+    (Reason::ActionsEnd, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(0, !0, 1)], 1);
+    }),
+    (Reason::PipelineEnd, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[next(0, 9)], 1);
+    }),
+    (Reason::NoOutport, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[output()], 1);
+    }),
+    (Reason::PortUnknown, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
+    }),
+    (Reason::PortNotBound, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
+        rig.port(77, Port { kind: PORT_UNBOUND, ..Port::default() });
+    }),
+    (Reason::PortNotServed, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
+        rig.port(77, Port { kind: PORT_UNSERVED, ..Port::default() });
+    }),
+    (Reason::Loopback, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 1), output()], 1);
+    }),
+    (Reason::LocalOnly, |rig, a| {
+        rig.vif(a, 0, 1, VIF_LOCALPORT);
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
+        rig.remote(77, 1);
+    }),
+    (Reason::GroupEmpty, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 0x8000), output()], 1);
+    }),
+    (Reason::NextHopUnresolved, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
+        rig.remote(77, 1);
+    }),
+    (Reason::WalkLimit, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[next(0, 0)], 1);
+    }),
+    (Reason::TtlExceeded, |rig, _| {
+        let dec = Op { code: op::DEC_TTL, ..Op::default() };
+        rig.rule((0, 0), 1, &[], &[set(field::IP_META, 0xff00, 0x100), dec, output()], 1);
+    }),
+    (Reason::NotNeighborSolicit, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[Op { code: op::ND_NA, ..Op::default() }, output()], 1);
+    }),
+    (Reason::UnsupportedAction, |rig, _| {
+        rig.rule((0, 0), 1, &[], &[Op { code: op::PUNT, ..Op::default() }], 1);
+    }),
+    (Reason::CloneDepth, |rig, _| {
+        let save = Op { code: op::SAVE, ..Op::default() };
+        rig.rule((0, 0), 1, &[], &[save, save], 1);
+    }),
+];
+
 #[test]
 fn every_way_to_be_dropped_is_counted_by_its_reason() {
     let drop = |reason: Reason| Op { code: op::DROP, a: reason as u32, ..Op::default() };
-    type Build = fn(&mut Rig, u32);
-    let cases: &[(Reason, Build)] = &[
-        (Reason::NoPolicy, |rig, _| rig.state(State::default())),
-        (Reason::NoMatch, |rig, _| {
-            rig.rule((0, 0), 1, &[(INPORT, !0, 99)], &[], 1);
-        }),
-        (Reason::ActionsEnd, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(0, !0, 1)], 1);
-        }),
-        (Reason::PipelineEnd, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[next(0, 9)], 1);
-        }),
-        (Reason::NoOutport, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[output()], 1);
-        }),
-        (Reason::PortUnknown, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
-        }),
-        (Reason::PortNotBound, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
-            rig.port(77, Port { kind: PORT_UNBOUND, ..Port::default() });
-        }),
-        (Reason::PortNotServed, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
-            rig.port(77, Port { kind: PORT_UNSERVED, ..Port::default() });
-        }),
-        (Reason::Loopback, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 1), output()], 1);
-        }),
-        (Reason::LocalOnly, |rig, a| {
-            rig.vif(a, 0, 1, VIF_LOCALPORT);
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
-            rig.remote(77, 1);
-        }),
-        (Reason::GroupEmpty, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 0x8000), output()], 1);
-        }),
-        (Reason::NextHopUnresolved, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[set(OUTPORT, !0, 77), output()], 1);
-            rig.remote(77, 1);
-        }),
-        (Reason::WalkLimit, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[next(0, 0)], 1);
-        }),
-        (Reason::TtlExceeded, |rig, _| {
-            let dec = Op { code: op::DEC_TTL, ..Op::default() };
-            rig.rule((0, 0), 1, &[], &[set(field::IP_META, 0xff00, 0x100), dec, output()], 1);
-        }),
-        (Reason::NotNeighborSolicit, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[Op { code: op::ND_NA, ..Op::default() }, output()], 1);
-        }),
-        (Reason::UnsupportedAction, |rig, _| {
-            rig.rule((0, 0), 1, &[], &[Op { code: op::PUNT, ..Op::default() }], 1);
-        }),
-        (Reason::CloneDepth, |rig, _| {
-            let save = Op { code: op::SAVE, ..Op::default() };
-            rig.rule((0, 0), 1, &[], &[save, save], 1);
-        }),
-    ];
-    for (reason, build) in cases {
+    for (reason, build) in WAYS_TO_BE_DROPPED {
         let (mut rig, a, _) = pair();
         build(&mut rig, a);
-        let ran = rig.vif_run(a, &udp4(1, 2, b""));
+        monitor::listen_for_drops(&mut rig, *reason);
+        let frame = udp4(1, 2, b"");
+        let ran = rig.vif_run(a, &frame);
         assert_eq!(ran.action, SHOT, "{reason:?}: {:?}", rig.all_drops());
         assert_eq!(rig.all_drops(), [(reason.text(), 1)], "{reason:?}");
-        // Again: from the cache of denied flows or by another walk, counted as the same.
-        rig.vif_run(a, &udp4(1, 2, b""));
+        monitor::was_told(&mut rig, *reason, &frame);
+        // Again: from the cache of denied flows or by another walk, counted and told as the same.
+        rig.vif_run(a, &frame);
+        monitor::was_told(&mut rig, *reason, &frame);
         assert_eq!(rig.all_drops(), [(reason.text(), 2)], "{reason:?}, second packet");
     }
     for reason in [Reason::LogicalFlow, Reason::UnsupportedAction, Reason::TableClosed] {

@@ -6,6 +6,7 @@ mod costs;
 mod empty;
 mod fanout;
 mod forwarding;
+mod monitor;
 mod operations;
 mod packets;
 mod parsing;

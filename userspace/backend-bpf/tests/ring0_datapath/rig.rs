@@ -4,6 +4,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use oxbow_abi::learning::{Fdb, FdbKey};
+use oxbow_abi::monitor::{Listen, Pace, Seen};
 use oxbow_abi::op::{self, Block, Op};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::rule::{Answer, NEVER, NarrowKey, Rule, RuleSlot, TUPLE_WIDE, Table, Tuple, TupleRange, WideKey};
@@ -16,6 +17,8 @@ use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
 use oxbow_backend_bpf::Plain;
 use oxbow_testkit::link::veth;
 use oxbow_testkit::netns::Netns;
+use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
+use zerocopy::FromBytes as _;
 
 /// The switch of every test.
 pub(crate) const SWITCH: u32 = 7;
@@ -97,6 +100,7 @@ impl Rig {
                     ("OX_LFLOWS", 1024),
                     ("OX_BUCKETS", 256),
                     ("OX_EVENTS", 65536),
+                    ("OX_MONITOR", 65536),
                 ] {
                     loader.map_max_entries(name, size);
                 }
@@ -177,6 +181,12 @@ impl Rig {
     /// A device pair; frames that the programs send to `near` come out at `far`, in the namespace of the programs as well.
     pub(crate) fn device(&mut self, near: &str, far: &str) -> u32 {
         veth(&self.hv, near, &self.hv, far).unwrap();
+        // Until the kernel has noticed the carrier it drops what is sent to a device.
+        wait_until(&format!("{near} is up"), PATIENCE, || {
+            let state = self.hv.run("cat", &[&format!("/sys/class/net/{near}/operstate")])?;
+            Ok(Look::when(state.trim() == "up", || state))
+        })
+        .unwrap();
         let name = near.to_owned();
         self.hv.enter(move || nix::net::if_::if_nametoindex(name.as_str()).unwrap()).unwrap()
     }
@@ -445,6 +455,28 @@ impl Rig {
     /// An entry of the MAC table.
     pub(crate) fn fdb(&mut self, key: FdbKey) -> Option<Fdb> {
         self.hash::<FdbKey, Fdb>("OX_FDB").get(&Plain(key), 0).ok().map(|v| v.0)
+    }
+
+    /// Says what listeners want told.
+    pub(crate) fn listen(&mut self, listen: Listen) {
+        self.array("OX_LISTEN").set(0, Plain(listen), 0).unwrap();
+    }
+
+    /// What listeners were told since the last call.
+    pub(crate) fn seen(&mut self) -> Vec<Seen> {
+        let map: &mut Map = self.ebpf.map_mut("OX_MONITOR").unwrap();
+        let mut ring = RingBuf::try_from(map).unwrap();
+        let mut all = Vec::new();
+        while let Some(record) = ring.next() {
+            all.push(Seen::read_from_bytes(&record).unwrap());
+        }
+        all
+    }
+
+    /// Records that were not told since the load, over all CPUs.
+    pub(crate) fn untold(&self) -> u64 {
+        let map: PerCpuArray<&MapData, Plain<Pace>> = PerCpuArray::try_from(self.ebpf.map("OX_PACE").unwrap()).unwrap();
+        map.get(&0, 0).unwrap().iter().map(|pace| pace.0.lost).sum()
     }
 
     /// The events since the last call.

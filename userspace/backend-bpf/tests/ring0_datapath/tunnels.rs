@@ -14,7 +14,7 @@ use crate::rig::{PASS, REDIRECT, Rig, SHOT, SWITCH, kernel, output, set};
 /// Hardware address of the next hop, then ours.
 const MACS: [u8; 12] = [2, 0xaa, 0, 0, 0, 2, 2, 0xaa, 0, 0, 0, 1];
 
-fn v4(last: u8) -> Address {
+pub(crate) fn v4(last: u8) -> Address {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&[192, 0, 2, last]);
     Address { bytes, family: 4 }
@@ -27,7 +27,7 @@ fn v6(last: u8) -> Address {
     Address { bytes, family: 6 }
 }
 
-fn chassis(ifindex: u32, local: Address, remote: Address, flags: u32) -> Chassis {
+pub(crate) fn chassis(ifindex: u32, local: Address, remote: Address, flags: u32) -> Chassis {
     Chassis {
         flags: flags | CHASSIS_RESOLVED,
         ifindex,
@@ -42,7 +42,7 @@ fn chassis(ifindex: u32, local: Address, remote: Address, flags: u32) -> Chassis
 }
 
 /// Port 1 is here; port 9 is on chassis 1, whose underlay device is the second result.
-fn remote(local: Address, there: Address, flags: u32) -> (Rig, u32, u32) {
+pub(crate) fn remote(local: Address, there: Address, flags: u32) -> (Rig, u32, u32) {
     remote_with(local, there, flags, 0)
 }
 
@@ -59,7 +59,15 @@ fn remote_with(local: Address, there: Address, flags: u32, decap_l3: u32) -> (Ri
 }
 
 /// The outer headers of `inner`, with the source port, identification and UDP checksum given.
-fn geneve(c: &Chassis, option: u32, inner: &[u8], port: [u8; 2], id: [u8; 2], sum: [u8; 2], tos: u8) -> Vec<u8> {
+pub(crate) fn geneve(
+    c: &Chassis,
+    option: u32,
+    inner: &[u8],
+    port: [u8; 2],
+    id: [u8; 2],
+    sum: [u8; 2],
+    tos: u8,
+) -> Vec<u8> {
     let vxlan = c.flags & CHASSIS_VXLAN != 0;
     let tunnel_len = if vxlan { 8 } else { 16 };
     let udp_len = (8 + tunnel_len + inner.len()) as u16;
