@@ -13,6 +13,7 @@ To find out what happens to a packet:
   oxbow ports                                   is the sender's port installed?
   oxbow trace vm1 'ip4.dst == 10.0.0.2 && icmp' which way would it take, and why?
   oxbow monitor --port vm1                      which way do real packets take?
+  oxbow capture --port vm1 -w vm1.pcapng        the same for Wireshark and tcpdump
   oxbow drops                                   what is dropped, by which logical flow?";
 
 /// Shows what an Oxbow hypervisor does with packets, and why
@@ -73,7 +74,10 @@ pub(crate) enum Command {
     },
     /// Show packets as they are forwarded or dropped, until interrupted
     #[command(long_about = MONITOR)]
-    Monitor(MonitorArguments),
+    Monitor(ListenArguments),
+    /// Write packets, with what became of each, into a pcapng file
+    #[command(long_about = CAPTURE)]
+    Capture(CaptureArguments),
     /// Look whether this host can run oxbow-node, and what to do where it cannot; needs no daemon
     Check(CheckArguments),
     /// Metrics as Prometheus scrapes them
@@ -112,10 +116,28 @@ alone, on the policy as this one has received it; the last lines say of each end
 const MONITOR: &str = "\
 Show packets as they are forwarded or dropped, until interrupted.
 
+  oxbow monitor --port vm1                             everything from and to vm1
+  oxbow monitor --drops                                what is dropped, and by which logical flow
+  oxbow monitor --match 'tcp && ip4.dst == 10.0.0.2' -n 10
+
+A line is: time, what became of the packet, whether a walk or the cache decided it, logical switch, ports, device or chassis or reason, length, headers.
+
 The programs tell of packets through a ring buffer, as long as somebody listens; several may listen, each sees all it asked for.
-Filters by port and reason are applied in the kernel where all listeners agree. More packets than --rate per second and CPU are not
+Filters by port and reason are applied in the kernel where all listeners agree, --match in the daemon. More packets than --rate per second and CPU are not
 shown but counted as lost. While forwarded packets are listened to, each costs some hundred nanoseconds more; without a listener
 nothing.";
+
+const CAPTURE: &str = "\
+Write packets, with what became of each, into a pcapng file, until interrupted or until -n packets or --seconds are over.
+
+  oxbow capture --port vm1 -w vm1.pcapng -n 100           then: tcpdump -nr vm1.pcapng, or Wireshark
+  oxbow capture --drops -w - | tcpdump -nler -            live; only what is dropped
+  oxbow capture --reason logical-flow-drop --match 'udp.dst == 53' -w dns.pcapng --seconds 60
+
+Each packet is written once, when its fate is decided, with the first 128 bytes of its frame (of a packet that leaves by a walk, as it leaves; of a tunnelled one, the
+inner frame). Its interface is the logical port it came from; its comment says what became of it, by which reason and logical flow; its verdict option is what the
+program returned. A packet before which others were lost says how many (epb_dropcount). For what is on a device before and after the programs use tcpdump
+on that device. The filters, --rate and the costs are those of `oxbow monitor`.";
 
 /// Which flows.
 #[derive(Debug, clap::Args)]
@@ -139,7 +161,7 @@ impl FlowFilter {
 
 /// What to listen for.
 #[derive(Debug, clap::Args)]
-pub(crate) struct MonitorArguments {
+pub(crate) struct ListenArguments {
     /// Only packets from or to this logical port
     #[arg(short, long)]
     pub(crate) port: Option<String>,
@@ -152,15 +174,29 @@ pub(crate) struct MonitorArguments {
     /// Only packets dropped for this reason (the names of `oxbow drops`)
     #[arg(long, conflicts_with = "verdicts")]
     pub(crate) reason: Option<String>,
-    /// Events per second and CPU
+    /// Only packets that this expression holds for, in the language of ACLs: 'ip4.dst == 10.0.0.2 && tcp.dst == {80, 443}'
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(crate) r#match: Option<String>,
+    /// Packets per second and CPU that may be told; more are counted as lost
     #[arg(long, default_value_t = 1000)]
     pub(crate) rate: u32,
-    /// End after so many events
+    /// End after so many packets
     #[arg(short = 'n', long)]
     pub(crate) count: Option<u64>,
     /// End after so many seconds
     #[arg(long)]
     pub(crate) seconds: Option<f64>,
+}
+
+/// What to capture, and whereto.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaptureArguments {
+    /// The file; - is standard output, for a pipe
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: std::path::PathBuf,
+    /// Which packets.
+    #[command(flatten)]
+    pub(crate) listen: ListenArguments,
 }
 
 /// What to check.

@@ -1,9 +1,12 @@
 //! `oxbow`: what a hypervisor of Oxbow does, and why. See README.md, "How to debug a packet".
 
+mod capture;
 mod check;
 mod client;
 mod command_line;
+mod listening;
 mod monitor;
+mod pcapng;
 mod target;
 
 use anyhow::Result;
@@ -75,6 +78,7 @@ fn run(cli: &Cli) -> Result<bool> {
             Ok(report.agrees())
         }
         Command::Monitor(arguments) => monitor::run(&mut client()?, arguments, format),
+        Command::Capture(arguments) => capture::run(&mut client()?, arguments, format),
         Command::Check(arguments) => check::run(arguments, format),
         Command::Metrics => {
             say(&client()?.ask("oxbow/metrics", &[])?)?;

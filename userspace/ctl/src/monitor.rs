@@ -1,41 +1,15 @@
-//! `oxbow monitor`: asks for events again and again; the daemon keeps them for everybody who listens.
+//! `oxbow monitor`: prints events as they come.
 
 use crate::client::Client;
-use crate::command_line::{Format, MonitorArguments};
+use crate::command_line::{Format, ListenArguments};
+use crate::listening;
 use anyhow::Result;
-use oxbow_report::events::{Events, Listen};
 use std::io::Write as _;
-use std::time::{Duration, Instant};
-
-/// How long one question waits.
-const WAIT: Duration = Duration::from_millis(1000);
 
 /// Prints events until there were enough.
-pub(crate) fn run(client: &mut Client, arguments: &MonitorArguments, format: Format) -> Result<bool> {
-    let deadline = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
-    let only_verdicts = arguments.verdicts;
-    let only_drops = arguments.drops || arguments.reason.is_some();
-    let mut listen = Listen {
-        drops: !only_verdicts,
-        verdicts: !only_drops,
-        port: arguments.port.clone(),
-        reason: arguments.reason.clone(),
-        rate: Some(arguments.rate),
-        ..Listen::default()
-    };
-    let mut left = arguments.count.unwrap_or(u64::MAX);
+pub(crate) fn run(client: &mut Client, arguments: &ListenArguments, format: Format) -> Result<bool> {
     let mut out = std::io::stdout().lock();
-    while left > 0 {
-        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if rest.is_some_and(|rest| rest.is_zero()) {
-            break;
-        }
-        let wait = rest.map_or(WAIT, |rest| rest.min(WAIT));
-        listen.wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let mut news: Events = oxbow_report::read(&client.ask("oxbow/events", &[&oxbow_report::json(&listen)])?)
-            .map_err(anyhow::Error::msg)?;
-        news.events.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        left -= news.events.len() as u64;
+    listening::listen(client, arguments, false, |news| {
         match format {
             Format::Table => write!(out, "{news}")?,
             Format::Json => {
@@ -47,8 +21,7 @@ pub(crate) fn run(client: &mut Client, arguments: &MonitorArguments, format: For
                 }
             }
         }
-        out.flush()?;
-        listen.cursor = Some(news.next);
-    }
+        Ok(out.flush()?)
+    })?;
     Ok(true)
 }

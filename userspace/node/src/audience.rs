@@ -4,6 +4,7 @@
 //! so a listener sees by the gap how many it lost, whether the programs, the ring or this store was too small. A listener that asks no more is
 //! forgotten after [`LEASE_MS`]; without listeners the programs tell nothing.
 
+use crate::packet::Filter;
 use oxbow_abi::monitor::{Listen as KernelListen, STATE_TELL_DROPS, STATE_TELL_FORWARDED};
 use oxbow_abi::reason::Reason;
 use oxbow_report::events::{Event, Events, Listen};
@@ -35,16 +36,26 @@ struct Lease {
 #[derive(Debug)]
 pub struct Waiting<R> {
     listen: Listen,
+    filter: Option<Filter>,
     cursor: u64,
     until_ms: u64,
     /// Where the answer goes.
     pub reply: R,
 }
 
+/// A packet that was told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// What is said of it, without its bytes.
+    pub event: Event,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+}
+
 /// All who listen. `R` is the way to answer.
 #[derive(Debug)]
 pub struct Audience<R> {
-    kept: VecDeque<(u64, Event)>,
+    kept: VecDeque<(u64, Told)>,
     next: u64,
     leases: Vec<Lease>,
     waiting: Vec<Waiting<R>>,
@@ -57,17 +68,18 @@ impl<R> Default for Audience<R> {
 }
 
 impl<R> Audience<R> {
-    /// Somebody asks. An answer that is due at once comes from the next [`Audience::answers`].
-    pub fn ask(&mut self, listen: Listen, place: Option<Place>, reply: R, now_ms: u64) {
+    /// Somebody asks; `filter` is the expression that the question has, if it has one. An answer that is due at once comes from the next
+    /// [`Audience::answers`].
+    pub fn ask(&mut self, listen: Listen, place: Option<Place>, filter: Option<Filter>, reply: R, now_ms: u64) {
         let wait = listen.wait_ms.min(LONGEST_WAIT_MS);
         let until_ms = now_ms + wait + LEASE_MS;
-        let filter = Listen { cursor: None, wait_ms: 0, ..listen.clone() };
-        match self.leases.iter_mut().find(|lease| lease.listen == filter) {
+        let asked = Listen { cursor: None, wait_ms: 0, ..listen.clone() };
+        match self.leases.iter_mut().find(|lease| lease.listen == asked) {
             Some(lease) => *lease = Lease { until_ms: lease.until_ms.max(until_ms), place, ..lease.clone() },
-            None => self.leases.push(Lease { listen: filter, place, until_ms }),
+            None => self.leases.push(Lease { listen: asked, place, until_ms }),
         }
         let cursor = listen.cursor.unwrap_or(self.next);
-        self.waiting.push(Waiting { listen, cursor, until_ms: now_ms + wait, reply });
+        self.waiting.push(Waiting { listen, filter, cursor, until_ms: now_ms + wait, reply });
     }
 
     /// What the programs are to tell: `STATE_TELL_*` flags and the filter that all listeners have in common. (0, …) = nobody listens.
@@ -98,7 +110,7 @@ impl<R> Audience<R> {
     }
 
     /// Keeps what was told, and that `lost` records were not.
-    pub fn keep(&mut self, events: impl IntoIterator<Item = Event>, lost: u64) {
+    pub fn keep(&mut self, events: impl IntoIterator<Item = Told>, lost: u64) {
         for event in events {
             self.kept.push_back((self.next, event));
             self.next += 1;
@@ -114,7 +126,7 @@ impl<R> Audience<R> {
         let mut due = Vec::new();
         let mut still = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
-            let events = self.since(&waiting.listen, waiting.cursor);
+            let events = self.since(&waiting);
             if events.events.is_empty() && events.lost == 0 && waiting.until_ms > now_ms {
                 still.push(waiting);
             } else {
@@ -131,18 +143,21 @@ impl<R> Audience<R> {
         questions.chain(self.leases.iter().map(|lease| lease.until_ms)).min()
     }
 
-    fn since(&self, listen: &Listen, cursor: u64) -> Events {
+    fn since(&self, waiting: &Waiting<R>) -> Events {
+        let Waiting { listen, filter, cursor, .. } = waiting;
+        let cursor = *cursor;
         let fresh = self.kept.iter().skip_while(|(number, _)| *number < cursor);
         let mut answer = Events { next: cursor, ..Events::default() };
         let mut seen = 0;
-        for (number, event) in fresh {
+        for (number, told) in fresh {
             if answer.events.len() >= ANSWER {
                 break;
             }
             seen += 1;
             answer.next = number + 1;
-            if wants(listen, event) {
-                answer.events.push(event.clone());
+            if wants(listen, filter.as_ref(), told) {
+                let frame = listen.frames.then(|| told.head.iter().map(|byte| format!("{byte:02x}")).collect());
+                answer.events.push(Event { frame, ..told.event.clone() });
             }
         }
         if answer.events.len() < ANSWER {
@@ -154,11 +169,13 @@ impl<R> Audience<R> {
 }
 
 /// Whether a filter lets an event pass.
-fn wants(listen: &Listen, event: &Event) -> bool {
+fn wants(listen: &Listen, filter: Option<&Filter>, Told { event, head }: &Told) -> bool {
     let kind = if event.event == "drop" { listen.drops } else { listen.verdicts };
     let port = listen.port.as_ref().is_none_or(|port| event.inport == *port || event.outport.as_ref() == Some(port));
     let reason = listen.reason.as_ref().is_none_or(|reason| event.reason.as_ref() == Some(reason));
-    kind && port && reason
+    let outport = event.outport.as_deref().unwrap_or_default();
+    let holds = || filter.is_none_or(|filter| filter.wants(head, event.len as usize, &event.inport, outport));
+    kind && port && reason && holds()
 }
 
 /// A reason by its name.
@@ -170,8 +187,9 @@ pub fn reason_of(name: &str) -> Option<Reason> {
 mod tests {
     use super::*;
 
-    fn event(kind: &str, inport: &str) -> Event {
-        Event { event: kind.to_owned(), inport: inport.to_owned(), ..Event::default() }
+    fn event(kind: &str, inport: &str) -> Told {
+        let event = Event { event: kind.to_owned(), inport: inport.to_owned(), ..Event::default() };
+        Told { event, head: Vec::new() }
     }
 
     fn listen(port: Option<&str>) -> Listen {
@@ -181,8 +199,8 @@ mod tests {
     #[test]
     fn two_listeners_see_all_that_each_asked_for() {
         let mut audience = Audience::default();
-        audience.ask(listen(None), None, "all", 0);
-        audience.ask(listen(Some("vm1")), Some((1, 2, 3)), "one", 0);
+        audience.ask(listen(None), None, None, "all", 0);
+        audience.ask(listen(Some("vm1")), Some((1, 2, 3)), None, "one", 0);
         assert!(audience.answers(0).is_empty(), "nothing has happened yet");
         audience.keep([event("drop", "vm1"), event("deliver", "vm2")], 0);
         let answers = audience.answers(1);
@@ -190,7 +208,7 @@ mod tests {
         assert_eq!(lengths, [("all", 2, 0), ("one", 1, 0)]);
         // Both go on where they were.
         let next = answers[1].1.next;
-        audience.ask(Listen { cursor: Some(next), ..listen(Some("vm1")) }, Some((1, 2, 3)), "one", 2);
+        audience.ask(Listen { cursor: Some(next), ..listen(Some("vm1")) }, Some((1, 2, 3)), None, "one", 2);
         assert!(audience.answers(3).is_empty());
         assert_eq!(audience.answers(1500)[0].1, Events { next, ..Events::default() });
     }
@@ -198,14 +216,33 @@ mod tests {
     #[test]
     fn what_was_lost_is_counted_for_each_listener() {
         let mut audience = Audience::default();
-        audience.ask(listen(None), None, 1, 0);
+        audience.ask(listen(None), None, None, 1, 0);
         audience.keep([event("drop", "vm1")], 3);
         let (_, events) = audience.answers(0).pop().unwrap();
         assert_eq!((events.events.len(), events.lost, events.next), (1, 3, 5));
         audience.keep((0..KEPT + 10).map(|_| event("drop", "vm1")), 0);
-        audience.ask(Listen { cursor: Some(5), ..listen(None) }, None, 2, 1);
+        audience.ask(Listen { cursor: Some(5), ..listen(None) }, None, None, 2, 1);
         let (_, events) = audience.answers(1).pop().unwrap();
         assert_eq!((events.events.len(), events.lost), (ANSWER, 10));
+    }
+
+    #[test]
+    fn an_expression_chooses_and_bytes_come_when_they_are_asked_for() {
+        let mut audience = Audience::default();
+        let experimental = |last: u8| Told {
+            event: Event { len: 15, ..event("deliver", "vm1").event },
+            head: [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, last], [0x88, 0xb5, 7].as_slice()].concat(),
+        };
+        let filter = |text: &str| Some(Filter::parse(text).unwrap());
+        audience.ask(listen(None), None, filter("eth.src == 02:00:00:00:00:09"), "filtered", 0);
+        audience.ask(Listen { frames: true, ..listen(None) }, None, filter("inport == \"vm1\""), "bytes", 0);
+        audience.keep([experimental(1), experimental(9)], 0);
+        let answers = audience.answers(1);
+        let (_, filtered) = &answers[0];
+        assert_eq!((filtered.events.len(), filtered.lost, filtered.events[0].frame.as_deref()), (1, 0, None));
+        let (_, bytes) = &answers[1];
+        let frames: Vec<_> = bytes.events.iter().filter_map(|event| event.frame.as_deref()).collect();
+        assert_eq!(frames, ["02000000000202000000000188b507", "02000000000202000000000988b507"]);
     }
 
     #[test]
@@ -213,11 +250,11 @@ mod tests {
         let mut audience = Audience::default();
         assert_eq!(audience.wanted(0).0, 0);
         let only = Listen { verdicts: false, reason: Some("same-port".to_owned()), ..listen(Some("vm1")) };
-        audience.ask(only.clone(), Some((1, 2, 3)), (), 0);
+        audience.ask(only.clone(), Some((1, 2, 3)), None, (), 0);
         let (flags, kernel) = audience.wanted(1);
         assert_eq!((flags, kernel.reasons), (STATE_TELL_DROPS, 1 << Reason::Loopback as u32));
         assert_eq!((kernel.datapath, kernel.port, kernel.device, kernel.pace), (1, 2, 3, 100));
-        audience.ask(listen(None), None, (), 1);
+        audience.ask(listen(None), None, None, (), 1);
         let (flags, kernel) = audience.wanted(2);
         assert_eq!((flags, kernel.datapath), (STATE_TELL_DROPS | STATE_TELL_FORWARDED, 0));
         assert_eq!(audience.wanted(10_000).0, 0);

@@ -17,6 +17,10 @@ pub struct Listen {
     pub port: Option<String>,
     /// Only drops for this reason.
     pub reason: Option<String>,
+    /// Only packets that an expression of OVN's match language holds for (ovn-sb(5), Logical_Flow:match).
+    pub r#match: Option<String>,
+    /// Fill [`Event::frame`] in.
+    pub frames: bool,
     /// Events per second and CPU that the programs may tell; more are counted as lost. None = 1,000.
     pub rate: Option<u32>,
     /// Longest wait for an event, milliseconds.
@@ -67,6 +71,31 @@ pub struct Event {
     pub len: u32,
     /// Its headers, as a microflow.
     pub microflow: String,
+    /// Its first bytes in hexadecimal, at most [`FRAME_HEAD`], if they were asked for.
+    pub frame: Option<String>,
+}
+
+/// Bytes of a frame that an event has at most.
+pub const FRAME_HEAD: usize = 128;
+
+impl Event {
+    /// What became of it, in a line: `drop walk sw0 vm1 reason logical-flow-drop flow ls_in_acl/2001`.
+    pub fn fate(&self) -> String {
+        let Event { event, by, datapath, inport, outport, reason, flow, device, chassis, tunnel, .. } = self;
+        let source = if inport.is_empty() { "?" } else { inport.as_str() };
+        let way = if *tunnel { " (tunnel)" } else { "" };
+        let mut text = format!("{event:<7} {by:<5} {datapath} {source}{way}");
+        if let Some(outport) = outport {
+            text.push_str(" -> ");
+            text.push_str(outport);
+        }
+        for (name, value) in [("dev", device), ("chassis", chassis), ("reason", reason), ("flow", flow)] {
+            if let Some(value) = value {
+                text.push_str(&format!(" {name} {value}"));
+            }
+        }
+        text
+    }
 }
 
 impl fmt::Display for Event {
@@ -74,22 +103,9 @@ impl fmt::Display for Event {
         let seconds = self.time as u64 % 86_400;
         let thousandths = (self.time.fract() * 1000.0) as u32;
         let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{thousandths:03} ")?;
-        let Event {
-            event, by, datapath, inport, outport, reason, flow, device, chassis, tunnel, len, microflow, ..
-        } = self;
-        let source = if inport.is_empty() { "?" } else { inport.as_str() };
-        let way = if *tunnel { " (tunnel)" } else { "" };
-        write!(f, "{event:<7} {by:<5} {datapath} {source}{way}")?;
-        if let Some(outport) = outport {
-            write!(f, " -> {outport}")?;
-        }
-        for (name, value) in [("dev", device), ("chassis", chassis), ("reason", reason), ("flow", flow)] {
-            if let Some(value) = value {
-                write!(f, " {name} {value}")?;
-            }
-        }
-        write!(f, ", {len} bytes: {microflow}")
+        let Event { len, microflow, .. } = self;
+        let fate = self.fate();
+        write!(f, "{hours:02}:{minutes:02}:{seconds:02}.{thousandths:03} {fate}, {len} bytes: {microflow}")
     }
 }
 

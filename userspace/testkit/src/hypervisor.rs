@@ -265,7 +265,8 @@ impl Hypervisor {
         command
     }
 
-    fn control(&self, daemon: &str) -> PathBuf {
+    /// The control socket of `oxbow-node` ("node").
+    pub fn control(&self, daemon: &str) -> PathBuf {
         self.dir.join(format!("{daemon}.ctl"))
     }
 

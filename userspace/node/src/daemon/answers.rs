@@ -78,9 +78,9 @@ impl Node {
     /// A listener asks.
     fn listen(&mut self, listen: oxbow_report::events::Listen, reply: Reply) {
         match self.engine.listen_place(&listen) {
-            Ok(place) => {
+            Ok((place, filter)) => {
                 let now_ms = self.now_ms();
-                self.audience.ask(listen, place, reply, now_ms);
+                self.audience.ask(listen, place, filter, reply, now_ms);
                 self.serve_audience();
             }
             Err(error) => reply.error(error),

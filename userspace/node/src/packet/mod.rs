@@ -2,10 +2,12 @@
 
 mod compose;
 mod describe;
+mod filter;
 mod outer;
 
 pub use compose::{Ambiguity, compose};
 pub use describe::{describe, fields_of_head, fields_of_key};
+pub use filter::Filter;
 pub use outer::{Tunnel, geneve};
 
 /// Writes a hardware address.
