@@ -26,6 +26,73 @@ fn value(metrics: &str, sample: &str) -> Result<f64> {
     line.with_context(|| format!("{sample} is not in\n{metrics}"))?.parse().with_context(|| sample.to_owned())
 }
 
+/// What others' dashboards and ours look for: name, kind, the label that tells samples apart. Those of a node with the eBPF backend and all settings.
+const FAMILIES: [(&str, &str, &str); 38] = [
+    ("ovn_controller_build_info", "gauge", "version"),
+    ("ovn_controller_southbound_database_connected", "gauge", ""),
+    ("ovn_controller_integration_bridge_geneve_ports", "gauge", ""),
+    ("ovn_controller_integration_bridge_patch_ports", "gauge", ""),
+    ("ovn_controller_remote_probe_interval_seconds", "gauge", ""),
+    ("ovn_controller_monitor_all", "gauge", ""),
+    ("ovn_controller_encap_ip", "gauge", "ipaddress"),
+    ("ovn_controller_encap_type", "gauge", "type"),
+    ("ovn_controller_sb_connection_method", "gauge", "connection_method"),
+    ("ovn_controller_bridge_mappings", "gauge", "mapping"),
+    ("ovn_controller_lflow_run", "counter", ""),
+    ("ovn_controller_txn_success", "counter", ""),
+    ("ovn_controller_txn_error", "counter", ""),
+    ("ovn_controller_txn_try_again", "counter", ""),
+    ("ovn_controller_flow_generation_total_samples", "counter", ""),
+    ("ovn_controller_flow_installation_maximum", "gauge", ""),
+    ("ovn_controller_flow_installation_95th_percentile", "gauge", ""),
+    ("oxbow_build_info", "gauge", "version"),
+    ("oxbow_ready", "gauge", ""),
+    ("oxbow_ports", "gauge", "state"),
+    ("oxbow_install_latency_seconds", "histogram", ""),
+    ("oxbow_peers", "gauge", "state"),
+    ("oxbow_problems", "gauge", "topic"),
+    ("oxbow_policy_computations_total", "counter", "kind"),
+    ("oxbow_policy_version", "gauge", ""),
+    ("oxbow_nb_cfg_wanted", "gauge", ""),
+    ("oxbow_nb_cfg_reported", "gauge", ""),
+    ("oxbow_logical_flows", "gauge", ""),
+    ("oxbow_local_datapaths", "gauge", ""),
+    ("oxbow_drops_total", "counter", "reason"),
+    ("oxbow_drop_bytes_total", "counter", "reason"),
+    ("oxbow_packets_total", "counter", "kind"),
+    ("oxbow_bytes_total", "counter", "kind"),
+    ("oxbow_punts_total", "counter", "kind"),
+    ("oxbow_monitor_lost_total", "counter", ""),
+    ("oxbow_map_entries", "gauge", "map"),
+    ("oxbow_map_capacity", "gauge", "map"),
+    ("oxbow_program_run_ns_total", "counter", "program"),
+];
+
+/// Each family is there, of its kind, with a sentence that says what it is, and with samples told apart by its label.
+fn complete(metrics: &str) -> Result<()> {
+    for (name, kind, label) in FAMILIES {
+        ensure!(metrics.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in\n{metrics}");
+        let help = metrics.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        let help = help.with_context(|| format!("{name} has no help"))?;
+        ensure!(help.len() > 10 && help.ends_with('.'), "{name}: {help:?} is no sentence");
+        let suffix = if kind == "histogram" { "_count" } else { "" };
+        let label = if label.is_empty() { String::new() } else { format!("{{{label}=\"") };
+        let sample = format!("{name}{suffix}{label}");
+        let has_sample = metrics.lines().any(|line| line.starts_with(&sample));
+        // Problems and drops there need not be any.
+        ensure!(has_sample || name == "oxbow_problems", "{sample}… is not in\n{metrics}");
+    }
+    let told = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+        .map(|line| line.split(' ').next().unwrap_or_default());
+    for name in told {
+        let is_ours = name.starts_with("oxbow_") || name.starts_with("ovn_controller_");
+        ensure!(is_ours, "{name} has neither prefix");
+    }
+    Ok(())
+}
+
 /// Every sample belongs to a family that was declared before it, once.
 fn well_formed(metrics: &str) -> Result<()> {
     let mut families: Vec<&str> = Vec::new();
@@ -59,11 +126,23 @@ fn the_node_says_what_it_does_and_whether_it_is_ready() -> Result<()> {
         }
         cloud.sync()?;
         probe::ping_count(cloud.vif("vm1")?.guest(), "10.0.0.2", 10)?;
+        let settings = "ovn-remote-probe-interval=5000 external_ids:ovn-bridge-mappings=physnet1:br-ex";
+        cloud.hypervisors()[0].vsctl(&format!("set Open_vSwitch . external_ids:{settings}"))?;
+        // Something is dropped: it would go back where it came from.
+        let mut ping = Command::new("ping");
+        ping.args(["-n", "-q", "-W", "0.2", "-c", "1", "10.0.0.99"]);
+        cloud.vif("vm1")?.guest().output(ping)?;
+        wait_until("the settings are in force", PATIENCE, || {
+            let (_, metrics) = get(&socket, "/metrics")?;
+            let told = metrics.contains("{mapping=\"physnet1:br-ex\"} 1") && metrics.contains("oxbow_drops_total{");
+            Ok(Look::when(told, || metrics))
+        })?;
         ensure!(get(&socket, "/livez")? == ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
         ensure!(get(&socket, "/readyz")? == ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
         ensure!(get(&socket, "/")?.0.contains("404"));
         let (_, metrics) = get(&socket, "/metrics")?;
         well_formed(&metrics)?;
+        complete(&metrics)?;
         for (sample, least) in [
             ("oxbow_ready", 1.0),
             ("ovn_controller_southbound_database_connected", 1.0),
@@ -79,6 +158,9 @@ fn the_node_says_what_it_does_and_whether_it_is_ready() -> Result<()> {
             ("oxbow_map_capacity{map=\"OX_RULES\"}", 1000.0),
             ("oxbow_policy_computations_total{kind=\"incremental\"}", 1.0),
             ("oxbow_program_runs_total{program=\"oxbow_vif\"}", 0.0),
+            ("ovn_controller_build_info{version=\"23.03.1\",ovs_lib_version=\"3.1.0\"}", 1.0),
+            ("ovn_controller_remote_probe_interval_seconds", 5.0),
+            ("oxbow_punts_total{kind=\"next_hop\"}", 0.0),
         ] {
             let found = value(&metrics, sample)?;
             ensure!(found >= least, "{sample} is {found}, not at least {least}");

@@ -43,16 +43,20 @@ pub(crate) enum Format {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Is this hypervisor well? Connections, ports, peers, maps, problems; exit status 1 when it is not ready
+    #[command(long_about = STATUS)]
     Status {
         /// The fill of every map as well
         #[arg(long)]
         maps: bool,
     },
     /// Every VIF, how far it is, and why; exit status 1 when one is not installed
+    #[command(long_about = PORTS)]
     Ports,
     /// Logical flows in force with their packets: those that walked and those that cached verdicts took past
+    #[command(long_about = FLOWS)]
     Flows(FlowFilter),
     /// Cached verdicts: for which packets, what they do, what they rest on, how often they were used
+    #[command(long_about = VERDICTS)]
     Verdicts {
         /// Only those of packets from, or by tunnel to, this logical port
         #[arg(short, long)]
@@ -62,6 +66,7 @@ pub(crate) enum Command {
         limit: usize,
     },
     /// Dropped packets by reason, and by the logical flow that dropped them
+    #[command(long_about = DROPS)]
     Drops,
     /// Tell a packet's way and fate without sending it
     #[command(long_about = TRACE)]
@@ -79,20 +84,94 @@ pub(crate) enum Command {
     #[command(long_about = CAPTURE)]
     Capture(CaptureArguments),
     /// Look whether this host can run oxbow-node, and what to do where it cannot; needs no daemon
+    #[command(long_about = CHECK)]
     Check(CheckArguments),
     /// Metrics as Prometheus scrapes them
+    #[command(long_about = METRICS)]
     Metrics,
     /// Show log levels, or set them: [MODULE[:DESTINATION[:LEVEL]]], as for `ovn-appctl vlog/set`
+    #[command(long_about = LOG_LEVEL)]
     LogLevel {
         /// For instance `dbg`, `binding:file:dbg`
         levels: Vec<String>,
     },
     /// Print a completion script, for instance `oxbow completion bash > /etc/bash_completion.d/oxbow`
+    #[command(long_about = COMPLETION)]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
 }
+
+const STATUS: &str = "\
+Is this hypervisor well? One screen: connections to both databases, chassis and encapsulations, ports, peers, the policy in force, full maps, and every problem by
+name with what it means. Exit status 1 when it is not ready; the reasons stand on top. /readyz of --metrics follows the same rule.
+
+  oxbow status                    the screen
+  oxbow status --maps             with the fill of every map
+  oxbow status --format json | jq .problems";
+
+const PORTS: &str = "\
+Every VIF of this hypervisor: an Interface of the integration bridge with external_ids:iface-id, how far it is, and why it is not further.
+
+  oxbow ports
+
+States: no-device (the device does not exist yet), waiting (for the Southbound database), failed (the reason says which map or device), superseded (another
+Interface has the same iface-id), installed (its packets flow and NB says up). Exit status 1 when one is not installed. An Interface that no logical port belongs to is
+listed too: create the port, or correct its iface-id.";
+
+const FLOWS: &str = "\
+Logical flows in force on this hypervisor, in the order of the pipelines, with their packets: `walked` took the tables, `cached` followed a verdict that was
+made by them. Both count from the load of the programs.
+
+  oxbow flows --datapath sw0 --hit          what packets of a switch do
+  oxbow flows --port vm1                    what names a port, or what its cached packets take
+
+A flow that is not executed as written is named by `oxbow status` under Problems.";
+
+const VERDICTS: &str = "\
+What the programs remember: for packets of these headers from this port, what to do without walking the tables. Each shows its hits, its age, the logical flows it was
+made by and what it rests on; one that is STALE is not followed any more: the next packet walks and makes a new one. Denials are verdicts as well.
+
+  oxbow verdicts --port vm1 -n 20
+
+`oxbow trace` shows the verdict that one packet would follow.";
+
+const DROPS: &str = "\
+Dropped packets by reason, with what each reason means and where to look, then by the logical flow (so by the ACL) that dropped them. Both count from the load of the
+programs: look twice, around a ping.
+
+  oxbow drops
+  oxbow monitor --drops                     the packets themselves, as they are dropped
+  oxbow capture --drops -w drops.pcapng     the same for Wireshark";
+
+const CHECK: &str = "\
+Can this host run oxbow-node? Looks at kernel, privileges, bpf file system, memory limits, object file, other daemons, Geneve's port, the Open_vSwitch database,
+encapsulation addresses and their MTU, and the way to the Southbound server. Each line is ok, warn or FAIL, with the command that mends it below. Needs no daemon and changes
+nothing; root sees more. Exit status 1 when something fails.
+
+  oxbow check
+  oxbow check --bpffs /run/bpf --database unix:/run/openvswitch/db.sock";
+
+const METRICS: &str = "\
+What /metrics of `oxbow-node --metrics=…` answers, without HTTP: Prometheus' text format. Names of the known exporters (ovn_controller_*) where the meaning is the same,
+oxbow_* for the rest. It is text in either --format.
+
+  oxbow metrics | grep oxbow_drops_total";
+
+const LOG_LEVEL: &str = "\
+Show log levels, or set them until the daemon ends. Modules are those of the log's third field; destinations are console, syslog, file; levels emer, err, warn, info, dbg.
+It is text in either --format.
+
+  oxbow log-level                           every module
+  oxbow log-level binding:file:dbg          one module, in the log file
+  oxbow log-level info                      back to normal";
+
+const COMPLETION: &str = "\
+Print a completion script for a shell.
+
+  oxbow completion bash > /etc/bash_completion.d/oxbow
+  oxbow completion zsh > /usr/share/zsh/vendor-completions/_oxbow";
 
 const TRACE: &str = "\
 Tell a packet's way and fate without sending it.
@@ -217,5 +296,36 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    /// Each command says in a line what it is for, in more what it shows, and how it is used; each argument says what it means.
+    #[test]
+    fn every_help_is_worth_reading() {
+        for command in <Cli as clap::CommandFactory>::command().get_subcommands() {
+            let name = command.get_name();
+            let about = command.get_about().unwrap_or_else(|| panic!("{name} has no help")).to_string();
+            assert!(!about.ends_with('.') && about.len() < 140, "{name}: {about:?} is no line");
+            let long = command.get_long_about().unwrap_or_else(|| panic!("{name} has no long help")).to_string();
+            assert!(long.contains(&format!("  oxbow {name}")), "{name} has no example:\n{long}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name}: {argument} has no help");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        use clap::Parser as _;
+        for (line, says) in [
+            ("oxbow trace vm1", "<PACKET>"),
+            ("oxbow capture --port vm1", "--write"),
+            ("oxbow monitor --drops --verdicts", "--verdicts"),
+            ("oxbow monitor --rate fast", "fast"),
+            ("oxbow stats", "status"),
+            ("oxbow drops --format yaml", "table, json"),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
     }
 }

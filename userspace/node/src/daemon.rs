@@ -10,7 +10,7 @@ use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::openflow::{self, OpenFlow};
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::POLICY_COMMIT;
-use crate::engine::{Engine, LFLOW_RUN, Leaving, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
+use crate::engine::{Engine, LFLOW_RUN, Leaving, NEXT_HOP, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_tables};
 use anyhow::Context as _;
@@ -141,7 +141,7 @@ pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Ter
 }
 
 async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
-    coverage::register(&[&LFLOW_RUN, &POLICY_COMMIT, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN]);
+    coverage::register(&[&LFLOW_RUN, &POLICY_COMMIT, &TXN_SUCCESS, &TXN_ERROR, &TXN_TRY_AGAIN, &NEXT_HOP]);
     let requests = daemon.serve(commands()).context("cannot serve the control socket")?;
     let probes = daemon.serve_metrics().await.context("cannot listen where --metrics says")?;
     let backend = if options.no_dataplane { Backend::None } else { options.backend };

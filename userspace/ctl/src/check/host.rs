@@ -26,6 +26,12 @@ pub(super) fn look(arguments: &CheckArguments, dirs: &Dirs) -> Vec<Line> {
         fs::read_to_string("/proc/1/mountinfo").ok().as_deref(),
     ));
     lines.push(memlock(release.trim()));
+    lines.extend(memory(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default(), Path::new("/sys/fs/cgroup")));
+    lines.push(tunnel_port(
+        &["/proc/net/udp", "/proc/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default()),
+        fs::read_dir("/sys/class/net")
+            .is_ok_and(|mut all| all.any(|one| one.is_ok_and(|one| one.file_name() == "genev_sys_6081"))),
+    ));
     lines.push(object());
     lines.extend(daemons(dirs));
     lines
@@ -146,6 +152,55 @@ fn memlock(release: &str) -> Line {
     }
 }
 
+/// What the programs' maps take at their default sizes, and the daemon besides, on a hypervisor with few ports.
+const MEMORY: u64 = 256 << 20;
+
+/// The smallest limit of the memory cgroups that this process is in (cgroup v2): maps are charged to that of the process that makes them.
+fn memory(cgroups: &str, root: &Path) -> Option<Line> {
+    let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let all = Path::new(own).ancestors();
+    let limit = all.filter_map(|one| fs::read_to_string(root.join(one).join("memory.max")).ok()?.trim().parse().ok());
+    let smallest: Option<u64> = limit.min();
+    Some(match smallest {
+        None => Line::ok("memory cgroup", "no limit here; what counts is the limit of the service"),
+        Some(limit) if limit >= MEMORY => Line::ok("memory cgroup", format!("at most {} MiB", limit >> 20)),
+        Some(limit) => Line::warn(
+            "memory cgroup",
+            format!("at most {} MiB", limit >> 20),
+            format!(
+                "maps are charged to it: give the service {} MiB or more (MemoryMax=), or smaller maps (--map-size)",
+                MEMORY >> 20
+            ),
+        ),
+    })
+}
+
+/// Geneve's port (RFC 8926), as /proc/net/udp writes it.
+const GENEVE_PORT: &str = ":17C1";
+
+/// Whether somebody else receives on Geneve's port. Our frames are taken before a socket sees them; everybody else's are not.
+fn tunnel_port(sockets: &[String], has_ovs_device: bool) -> Line {
+    let is_taken = sockets
+        .iter()
+        .flat_map(|text| text.lines().skip(1))
+        .any(|line| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(GENEVE_PORT)));
+    if has_ovs_device {
+        Line::warn(
+            "geneve",
+            "genev_sys_6081 of a kernel datapath has UDP port 6081",
+            "harmless beside ovs-vswitchd: our frames are taken before; else a former ovs-vswitchd left it: `ip link del genev_sys_6081`",
+        )
+    } else if is_taken {
+        Line::warn(
+            "geneve",
+            "somebody has UDP port 6081",
+            "oxbow-node needs no socket; frames from chassis of this cloud will not reach that one: see `ss -lunp sport = 6081`",
+        )
+    } else {
+        Line::ok("geneve", "UDP port 6081 is free; the programs make and open tunnels themselves")
+    }
+}
+
 fn object() -> Line {
     const NAME: &str = "oxbow-datapath.o";
     let named = std::env::var_os("OXBOW_BPF_OBJECT").map(PathBuf::from);
@@ -235,6 +290,39 @@ mod tests {
         assert!(line.result == Mark::Fail && line.advice.unwrap().contains("nsenter"));
         let line = bpffs(path, "30 24 0:27 / /sys rw - sysfs sysfs rw\n", None);
         assert!(line.result == Mark::Fail && line.advice.unwrap().contains("mount -t bpf"));
+    }
+
+    #[test]
+    fn the_smallest_limit_of_memory_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let service = root.path().join("system.slice/oxbow-node.service");
+        fs::create_dir_all(&service).unwrap();
+        let limit = |text: &str| fs::write(service.join("memory.max"), text).unwrap();
+        let look = || memory("0::/system.slice/oxbow-node.service\n", root.path()).unwrap();
+        assert_eq!(look().result, Mark::Ok);
+        limit("max\n");
+        assert!(look().found.contains("no limit"));
+        limit("104857600\n");
+        let line = look();
+        assert!(
+            line.result == Mark::Warn && line.found == "at most 100 MiB" && line.advice.unwrap().contains("MemoryMax")
+        );
+        fs::write(root.path().join("system.slice/memory.max"), "52428800\n").unwrap();
+        assert_eq!(look().found, "at most 50 MiB");
+        limit("1073741824\n");
+        fs::write(root.path().join("system.slice/memory.max"), "max\n").unwrap();
+        assert_eq!((look().result, look().found.as_str()), (Mark::Ok, "at most 1024 MiB"));
+        assert_eq!(memory("9:memory:/x\n", root.path()), None, "version 1 says nothing here");
+    }
+
+    #[test]
+    fn somebody_on_the_tunnels_port_is_named() {
+        let head = "  sl  local_address rem_address   st\n";
+        let socket = |port: &str| format!("{head}  12: 00000000:{port} 00000000:0000 07\n");
+        assert_eq!(tunnel_port(&[socket("0035"), head.to_owned()], false).result, Mark::Ok);
+        let line = tunnel_port(&[head.to_owned(), socket("17C1")], false);
+        assert!(line.result == Mark::Warn && line.found.contains("6081"));
+        assert!(tunnel_port(&[socket("17C1")], true).advice.unwrap().contains("genev_sys_6081"));
     }
 
     #[test]

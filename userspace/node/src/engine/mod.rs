@@ -43,6 +43,8 @@ pub static TXN_SUCCESS: Counter = Counter::new("txn_success");
 pub static TXN_ERROR: Counter = Counter::new("txn_error");
 /// Likewise.
 pub static TXN_TRY_AGAIN: Counter = Counter::new("txn_try_again");
+/// The programs asked for the next hop towards a chassis.
+pub static NEXT_HOP: Counter = Counter::new("next_hop");
 
 /// Differences of policy put in force.
 pub static POLICY_COMMIT: Counter = Counter::new("policy_commit");

@@ -95,6 +95,7 @@ impl Engine {
                     matters = true;
                 }
                 Event::NextHop { peer } => {
+                    super::NEXT_HOP.hit();
                     tracing::debug!(target: "tunnel", "peer {peer} waits for its next hop");
                     matters = true;
                 }

@@ -1,9 +1,10 @@
 //! `/metrics` and `oxbow/metrics`: the names of ovn-kubernetes' exporter where the meaning is the same, `oxbow_` for the rest.
 
-use super::super::{Engine, LFLOW_RUN, POLICY_COMMIT};
+use super::super::{Engine, LFLOW_RUN, NEXT_HOP, POLICY_COMMIT};
 use super::Surroundings;
 use oxbow_abi::stats::total;
 use oxbow_daemon::exposition::{Exposition, Kind};
+use oxbow_daemon::identity::{OVN_VERSION, OVS_VERSION};
 use std::collections::BTreeMap;
 
 /// Names of what `oxbow_abi::stats::total` counts.
@@ -44,6 +45,13 @@ impl Engine {
 
     fn ovn_controller_metrics(&self, metrics: &mut Exposition, around: &Surroundings) {
         let gauge = Kind::Gauge;
+        metrics.family(
+            "ovn_controller_build_info",
+            gauge,
+            "Always 1; the versions of OVN and Open vSwitch that this daemon stands for.",
+        );
+        let versions = [("version", OVN_VERSION), ("ovs_lib_version", OVS_VERSION)];
+        metrics.sample("ovn_controller_build_info", &versions, 1);
         let connected = u8::from(self.sb_line.synchronized);
         metrics.single(
             "ovn_controller_southbound_database_connected",
@@ -59,6 +67,23 @@ impl Engine {
             tunnels,
         );
         let Some(config) = &self.config else { return };
+        let ports = self.ovs.bridge(&config.bridge).into_iter().flat_map(|bridge| &bridge.ports);
+        let interfaces = ports.filter_map(|port| self.ovs.ports.get(port)).flat_map(|port| &port.interfaces);
+        let kinds = interfaces.filter_map(|interface| self.ovs.interfaces.get(interface));
+        metrics.single(
+            "ovn_controller_integration_bridge_patch_ports",
+            gauge,
+            "Interfaces of type patch on the integration bridge.",
+            kinds.filter(|interface| interface.kind == "patch").count(),
+        );
+        metrics.family(
+            "ovn_controller_bridge_mappings",
+            gauge,
+            "Always 1; a pair of external_ids:ovn-bridge-mappings, physical network and bridge.",
+        );
+        for (network, bridge) in &config.bridge_mappings {
+            metrics.sample("ovn_controller_bridge_mappings", &[("mapping", &format!("{network}:{bridge}"))], 1);
+        }
         metrics.single(
             "ovn_controller_monitor_all",
             gauge,
@@ -171,6 +196,14 @@ impl Engine {
         }
         metrics.family("oxbow_punts_total", Kind::Counter, "What the programs left to the daemon, by kind.");
         metrics.sample("oxbow_punts_total", &[("kind", "mac_learned")], of(total::FDB_LEARNED).packets);
+        metrics.sample("oxbow_punts_total", &[("kind", "next_hop")], NEXT_HOP.total());
+        let untold = inside.untold();
+        metrics.single(
+            "oxbow_monitor_lost_total",
+            Kind::Counter,
+            "Packets that listeners asked for and were not told: faster than they allowed, or the ring was full.",
+            untold,
+        );
         metrics.family("oxbow_map_entries", Kind::Gauge, "Entries in use, by map (oxbow status --maps).");
         for map in &maps {
             metrics.sample("oxbow_map_entries", &[("map", &map.map)], map.entries);
