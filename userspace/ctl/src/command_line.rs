@@ -116,9 +116,10 @@ Every VIF of this hypervisor: an Interface of the integration bridge with extern
 
   oxbow ports
 
-States: no-device (the device does not exist yet), waiting (for the Southbound database), failed (the reason says which map or device), superseded (another
-Interface has the same iface-id), installed (its packets flow and NB says up). Exit status 1 when one is not installed. An Interface that no logical port belongs to is
-listed too: create the port, or correct its iface-id.";
+States: installed (its packets flow and NB says up); claimed, waiting-data, programming, removing-stale, marking-up (on its way by itself); no-port-binding (no such
+logical port: create it, or correct the iface-id), no-device (the device does not exist yet), superseded (another Interface has the same iface-id), refused (it is
+another chassis' port, or its iface-id-ver differs), postponed (it changes chassis too fast), failed (which map or device), waits-for-activation (it migrates
+here). Exit status 1 when one is not installed.";
 
 const FLOWS: &str = "\
 Logical flows in force on this hypervisor, in the order of the pipelines, with their packets: `walked` took the tables, `cached` followed a verdict that was
