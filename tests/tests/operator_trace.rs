@@ -403,3 +403,37 @@ fn what_trace_says_is_what_the_wire_does_for_every_port_and_packet() -> Result<(
         })
     })
 }
+
+/// The example of README: the network that it tells of, the command that it shows, and the answer, but for the flows' identifiers.
+#[test]
+fn what_readme_shows_is_what_is_printed() -> Result<()> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let example =
+        readme.split("```").find(|block| block.starts_with("\n# oxbow trace vm1 ")).context("README has no example")?;
+    let (command, answer) = example.trim_start().split_once('\n').context("the example is a line")?;
+    let packet = command.split('\'').nth(1).context("the example's packet is not quoted")?;
+    Cloud::builder().hypervisors(2, Node::Oxbow).run(|cloud| {
+        cloud.nbctl("ls-add sw0")?;
+        for host in 1..=3 {
+            let addresses = format!("'{} 10.0.0.{host}'", mac_text(mac(host)));
+            cloud.nbctl(&format!(
+                "lsp-add sw0 vm{host} -- lsp-set-addresses vm{host} {addresses} -- lsp-set-port-security vm{host} {addresses}"
+            ))?;
+        }
+        cloud.nbctl("acl-add sw0 to-lport 1001 'outport == \"vm3\" && tcp.dst == 5432' drop")?;
+        for (port, hypervisor, host) in [("vm1", 0, 1), ("vm2", 0, 2), ("vm3", 1, 3)] {
+            cloud.add_vif(hypervisor, VifSpec::new(port, &mac_text(mac(host)), &[&format!("10.0.0.{host}/24")]))?;
+        }
+        cloud.sync()?;
+        // The way to the other hypervisor is known afterwards.
+        oxbow_testkit::probe::ping(cloud.vif("vm1")?.guest(), "10.0.0.3")?;
+        let (status, printed) = cloud.hypervisors()[0].oxbow(&["trace", "vm1", packet])?;
+        let plain = |text: &str| -> Vec<String> {
+            text.trim().lines().map(|line| line.split(", uuid ").next().unwrap_or_default().to_owned()).collect()
+        };
+        ensure!(status == Some(0) && plain(&printed) == plain(answer), "README shows\n{answer}\nand it is\n{printed}");
+        let (_, there) = cloud.hypervisors()[1].oxbow(&["trace", "vm1", packet])?;
+        ensure!(there.contains("ls_out_acl/2001 [reference and programs]"), "{there}");
+        Ok(())
+    })
+}
