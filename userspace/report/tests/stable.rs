@@ -1,4 +1,5 @@
 //! The JSON of every report is an interface: fields are added, never renamed. `data/` has one of each with every field filled in, as scripts read it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test: a failed step is a failed test")]
 
 use oxbow_report::{drops, events, flows, ports, status, trace, verdicts};
 use serde::Serialize;
