@@ -5,7 +5,7 @@
 //! A commit makes version `v + 1` of the whole policy. Everything here that a commit may change holds two slots, and a packet
 //! that read version `v` once at its start uses, everywhere, the newest slot whose `from` is not after `v`
 //! (and, for a rule, whose `until` is after `v`). A commit writes the slot that no packet can be using any more, then raises
-//! [`crate::stats::State::version`]; the next commit waits until no packet can still be walking with a version before `v`.
+//! [`crate::stats::State::version`]; where the slot that it would write may still be in use, it waits first until it is not.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

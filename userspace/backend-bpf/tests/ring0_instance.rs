@@ -6,11 +6,16 @@ mod cloud;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use cloud::{SWITCH, Switch, config, next, outport, small};
+use oxbow_abi::stats::total;
 use oxbow_backend_bpf::kernel::{Hook, HookChoice, Role, Sizes};
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
 use oxbow_pipeline::ir::{Act, Changes, Field, Pipeline};
+use oxbow_testkit::frames::Frames;
 use oxbow_testkit::netns::Netns;
+use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -177,6 +182,89 @@ fn without_tcx_the_filters_of_clsact_are_replaced_and_removed() {
         backend.instance().attach("v0", ifindex("v0"), Role::Vif).unwrap();
         backend.remove_everything().unwrap();
         assert_eq!(filters().matches("oxbow_vif").count(), 0, "{}", filters());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_new_device_is_served_at_once_and_every_frame_meets_the_program_once_while_it_gets_its_link() {
+    if !has_tcx() {
+        // There every device is served by a filter for good.
+        return;
+    }
+    let ns = Netns::with_own_sys("backend").unwrap();
+    // The kernel's own frames are not counted below.
+    ns.run("sysctl", &["-q", "-w", "net.ipv6.conf.default.disable_ipv6=1"]).unwrap();
+    ns.ip("link add v0 type veth peer name v1").unwrap();
+    ns.ip("link set v0 up").unwrap();
+    ns.ip("link set v1 up").unwrap();
+    let sender = Frames::open(&ns, "v1").unwrap();
+    let frame = [[0xffu8; 6].as_slice(), &[2, 0, 0, 0, 0, 1, 0x08, 0x00], &[0; 46]].concat();
+    ns.enter(|| {
+        let filters = || {
+            ns.run("tc", &["filter", "show", "dev", "v0", "ingress"]).unwrap().matches("handle 0xb0e oxbow_vif").count()
+        };
+        let (switch, changes) = one_rule();
+        let mut backend = open(small());
+        backend.commit(&switch.program, &changes).unwrap();
+        backend.activate().unwrap();
+        let index = ifindex("v0");
+        let received = |backend: &mut Backend| backend.instance().counters.total(total::VIF_RX).unwrap().packets;
+        for round in 0..4 {
+            backend.instance().attach_at_once("v0", index).unwrap();
+            assert_eq!((attached(&ns, "v0").len(), filters()), (0, 1), "round {round}: served by a filter");
+            let before = received(&mut backend);
+            let stop = AtomicBool::new(false);
+            let sent = std::thread::scope(|scope| {
+                let sending = scope.spawn(|| {
+                    let mut sent = 0u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        // Slow enough for the other end's queue.
+                        for _ in 0..16 {
+                            sender.send(&frame).unwrap();
+                            sent += 1;
+                        }
+                        std::thread::sleep(Duration::from_micros(300));
+                    }
+                    sent
+                });
+                let changed = wait_until("a link instead of the filter", PATIENCE, || {
+                    backend.instance().make_links()?;
+                    let now = (attached(&ns, "v0").len(), filters());
+                    Ok(Look::when(now == (1, 0), || format!("{now:?}")))
+                });
+                stop.store(true, Ordering::Relaxed);
+                let sent = sending.join().unwrap();
+                changed.unwrap();
+                sent
+            });
+            wait_until("the last frames", PATIENCE, || {
+                let seen = received(&mut backend) - before;
+                assert!(seen <= sent, "round {round}: {sent} frames were sent, the program met {seen}");
+                Ok(Look::when(seen == sent, || format!("{seen} of {sent}")))
+            })
+            .unwrap();
+            assert!(sent > 0);
+            backend.instance().detach(index, Role::Vif).unwrap();
+            assert_eq!((attached(&ns, "v0").len(), filters()), (0, 0));
+        }
+        // A daemon that dies before the link is made leaves the filter, and the next one changes over.
+        backend.instance().attach_at_once("v0", index).unwrap();
+        drop(backend);
+        assert_eq!((attached(&ns, "v0").len(), filters()), (0, 1));
+        let mut second = open(small());
+        second.instance().attach_at_once("v0", index).unwrap();
+        second.commit(&switch.program, &changes).unwrap();
+        assert_eq!((attached(&ns, "v0").len(), filters()), (0, 1), "not before the policy is whole");
+        second.activate().unwrap();
+        assert_eq!((attached(&ns, "v0").len(), filters()), (1, 0));
+        // One that goes again while its link is being made gets none.
+        second.instance().attach_at_once("v1", ifindex("v1")).unwrap();
+        second.instance().make_links().unwrap();
+        second.instance().detach(ifindex("v1"), Role::Vif).unwrap();
+        assert_eq!(attached(&ns, "v1").len(), 0);
+        second.remove_everything().unwrap();
+        assert_eq!((attached(&ns, "v0").len(), filters(), pins()), (0, 0, Vec::new()));
     })
     .unwrap();
 }

@@ -38,6 +38,21 @@ impl Groups {
         self.dirty.insert((datapath, group));
     }
 
+    /// Whether the next writes may take members away that packets of versions from `oldest` on may be using.
+    pub(super) fn overtakes(&self, oldest: u32) -> bool {
+        self.dirty.iter().any(|&(datapath, group)| {
+            let chunks = self.order.get(&(datapath, group)).map_or(0, |order| order.len().div_ceil(CHUNK));
+            // One more: what was emptied is there until nobody can be using it.
+            (0..=chunks as u32).any(|chunk| {
+                let kernel = self.kernel.get(&ChunkKey { datapath: datapath.0, group: group.0, chunk });
+                kernel.is_some_and(|chunk| {
+                    let [a, b] = chunk.members.each_ref().map(|members| members.from);
+                    a != NEVER && b != NEVER && a.max(b) > oldest
+                })
+            })
+        })
+    }
+
     pub(super) fn writes(&mut self, program: &Program, version: u32) -> GroupWrites {
         let mut writes = GroupWrites::default();
         for &(datapath, group) in &self.dirty {

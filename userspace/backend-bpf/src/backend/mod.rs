@@ -12,6 +12,10 @@
 //! 6. after a grace period what only `v` used is removed and its indexes are free again.
 //!
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
+//!
+//! Every value has room for two versions, and a commit writes over the older one. It waits for the grace period of those before it only where
+//! packets may still be using what it would write over ([`Backend::overtakes`]), or where there is no room before what they retired is
+//! removed; else the grace periods of several commits run at the same time.
 
 pub mod content;
 mod groups;
@@ -31,7 +35,8 @@ use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, Mac, PortKey, Problem,
 use ports::Ports;
 use rules::Rules;
 use stages::StageMaps;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 use zerocopy::FromZeros;
 
 /// A commit did not take place; the version in force is the one before, and the next commit tries again.
@@ -69,6 +74,8 @@ pub struct Committed {
     pub keys: usize,
     /// Map writes of every other kind.
     pub others: usize,
+    /// How long it waited for packets of the version before the last.
+    pub waited: Duration,
 }
 
 /// Knobs of the programs, see [`State`].
@@ -92,6 +99,9 @@ impl Default for Limits {
     }
 }
 
+/// Commits whose grace periods may run at the same time: what they have retired takes room.
+const MAX_GRACES: usize = 16;
+
 /// The eBPF backend of one hypervisor.
 pub struct Backend {
     instance: Instance,
@@ -110,7 +120,12 @@ pub struct Backend {
     shortages: Vec<Shortage>,
     chassis: BTreeMap<ChassisId, Chassis>,
     raised_chassis: Vec<ChassisId>,
+    /// Nothing that a commit has retired waits to be removed.
     settled: bool,
+    /// Grace periods that are not known to be over: their numbers, and the versions in force when they began.
+    graces: VecDeque<(u64, u32)>,
+    /// No packet uses a version before this any more.
+    oldest: u32,
     /// `STATE_TELL_*` flags: what somebody listens to.
     told: u32,
 }
@@ -137,6 +152,8 @@ impl Backend {
             chassis: BTreeMap::new(),
             raised_chassis: Vec::new(),
             settled: true,
+            graces: VecDeque::new(),
+            oldest: 0,
             told: 0,
             instance,
         })
@@ -196,7 +213,40 @@ impl Backend {
         if let Some(what) = self.rules.unclosed() {
             return Err(CommitError::Unclosed(what.to_owned()));
         }
-        self.settle()?;
+        self.look_back();
+        let start = Instant::now();
+        // What is over costs nothing to clear away.
+        if self.graces.is_empty() || self.graces.len() >= MAX_GRACES || self.overtakes() {
+            self.settle()?;
+        }
+        let mut waited = start.elapsed();
+        let mut result = self.put_in_force(program);
+        if let Err(CommitError::Exhausted(_) | CommitError::Map(MapFailure::Full { .. })) = result
+            && !self.settled
+        {
+            let start = Instant::now();
+            self.settle()?;
+            waited += start.elapsed();
+            result = self.put_in_force(program);
+        }
+        result.map(|done| Committed { waited, ..done })
+    }
+
+    /// Learns which grace periods are over, without waiting for one.
+    fn look_back(&mut self) {
+        let over = self.instance.grace.over();
+        while let Some((_, version)) = self.graces.pop_front_if(|(number, _)| *number <= over) {
+            self.oldest = version;
+        }
+    }
+
+    /// Whether the next commit would write over something that a packet may be using.
+    fn overtakes(&self) -> bool {
+        self.tables.overtakes(self.oldest) || self.stages.overtakes(self.oldest) || self.groups.overtakes(self.oldest)
+    }
+
+    /// The commit itself: writes, version, guards.
+    fn put_in_force(&mut self, program: &Program) -> Result<Committed, CommitError> {
         let version = self.version + 1;
         let mut done = Committed { version, ..Committed::default() };
         // 1. What only packets of the new version look at.
@@ -256,7 +306,7 @@ impl Backend {
         self.version = version;
         self.settled = false;
         // Who reads the version from here on reads the new one.
-        self.instance.grace.begin();
+        self.graces.push_back((self.instance.grace.begin(), version));
         self.blocks.written();
         self.tables.committed(&table_writes);
         self.stages.committed(stage_writes);
@@ -325,7 +375,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Waits until no packet can be using what the last commit replaced, and removes it. The next commit does it when nobody has before. The
+    /// Waits until no packet can be using what commits have replaced, and removes it. A later commit does it when nobody has before. The
     /// time runs since the commit: soon after it there is nothing left to wait for.
     pub fn settle(&mut self) -> Result<(), CommitError> {
         if self.settled {
@@ -333,9 +383,12 @@ impl Backend {
         }
         self.instance.grace.finish().map_err(|error| {
             // Nobody knows what has ended: the next one does.
-            self.instance.grace.begin();
+            self.graces.push_back((self.instance.grace.begin(), self.version));
             CommitError::Grace(error)
         })?;
+        if let Some((_, version)) = self.graces.drain(..).next_back() {
+            self.oldest = version;
+        }
         let keys = self.tables.settle();
         self.remove_rules(&keys)?;
         for block in self.rules.settle() {

@@ -57,6 +57,15 @@ impl StageMaps {
         Ok(index)
     }
 
+    /// Whether the next writes would take something away that packets of versions from `oldest` on may be using.
+    pub(super) fn overtakes(&self, oldest: u32) -> bool {
+        self.dirty.iter().any(|key| {
+            let froms = self.kernel.get(&key.0).map(|datapath| datapath.stages.each_ref().map(|stages| stages.from));
+            // One that is gone is written whole when it comes back.
+            self.gone.contains(&key.0) || froms.is_some_and(|[a, b]| a != NEVER && b != NEVER && a.max(b) > oldest)
+        })
+    }
+
     /// Datapaths to write for a version.
     pub(super) fn writes(
         &mut self,

@@ -321,6 +321,17 @@ impl Tables {
         !(self.dirty_keys.is_empty() && self.dirty_tables.is_empty() && self.gone_tables.is_empty())
     }
 
+    /// Whether the next writes would take a slot away that packets of versions from `oldest` on may be using.
+    pub fn overtakes(&self, oldest: u32) -> bool {
+        let kernel =
+            |(number, key): &(u32, Key)| self.tuples.get(number)?.buckets.get(key).map(|bucket| &bucket.kernel);
+        self.dirty_keys.iter().filter_map(kernel).any(|rule| is_rule_in_use(rule, oldest))
+            || self.dirty_tables.iter().filter_map(|index| self.tables.get(index)).any(|state| {
+                let [a, b] = state.kernel.range;
+                a.from != NEVER && b.from != NEVER && a.from.max(b.from) > oldest
+            })
+    }
+
     /// The writes that make `version` hold what should be. May be called again when the writing failed: nothing is taken as written
     /// before [`Tables::committed`].
     pub fn writes(&mut self, version: u32) -> Result<TableWrites, Exhausted> {
@@ -446,6 +457,11 @@ impl Tables {
     pub fn occupancy(&self) -> (usize, usize, usize) {
         (self.tables.len(), self.tuples.len(), self.tuples.values().map(|tuple| tuple.buckets.len()).sum())
     }
+}
+
+/// Whether the slot that [`next_value`] takes away is one that packets of versions from `oldest` on may be using.
+fn is_rule_in_use(kernel: &Rule, oldest: u32) -> bool {
+    kernel.slot.iter().any(|slot| slot.from != NEVER && slot.until != NEVER && slot.until > oldest)
 }
 
 /// The value with `wanted` from `version` on, and what holds now until then.

@@ -1,10 +1,12 @@
 //! Attaching the programs to devices: tcx links where the kernel has them (6.6), clsact filters before.
 
+use super::at_once::Provisional;
 use super::link::{detach_link, has_device, open_pin, pin_link};
 use super::pins::{Pins, PinsError, list};
 use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    qdisc_detach_program,
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use std::collections::BTreeMap;
@@ -130,20 +132,22 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x0b0e);
 
 /// The links of one hypervisor.
 pub(super) struct Links {
-    pins: Pins,
-    hook: Hook,
-    attached: BTreeMap<(u32, Role), Attachment>,
+    pub(super) pins: Pins,
+    pub(super) hook: Hook,
+    pub(super) attached: BTreeMap<(u32, Role), Attachment>,
     /// Our own handles of the pinned links: somebody who removes a pin does not detach the program while we live.
-    held: BTreeMap<(u32, Role), OwnedFd>,
+    pub(super) held: BTreeMap<(u32, Role), OwnedFd>,
+    /// Devices that wait for their link.
+    pub(super) provisional: Provisional,
 }
 
 impl Links {
     pub(super) fn new(pins: Pins, hook: Hook) -> Self {
-        Self { pins, hook, attached: BTreeMap::new(), held: BTreeMap::new() }
+        Self { pins, hook, attached: BTreeMap::new(), held: BTreeMap::new(), provisional: Provisional::default() }
     }
 
     /// Where the link of a device is pinned; other layouts pin theirs under the same name elsewhere.
-    fn pin(pins: &Pins, ifindex: u32, role: Role) -> PathBuf {
+    pub(super) fn pin(pins: &Pins, ifindex: u32, role: Role) -> PathBuf {
         pins.links().join(format!("{ifindex}-{}", role.suffix()))
     }
 
@@ -152,9 +156,17 @@ impl Links {
         pins.filters().join(format!("{ifindex}-{}", role.suffix()))
     }
 
+    pub(super) fn mark_filter(&self, ifindex: u32, role: Role) -> Result<(), AttachError> {
+        make_mark(&Self::mark(&self.pins, ifindex, role))
+    }
+
+    pub(super) fn unmark_filter(&self, ifindex: u32, role: Role) -> Result<(), AttachError> {
+        remove_mark(&Self::mark(&self.pins, ifindex, role))
+    }
+
     /// Whether a daemon before this one, of whatever layout and by whichever hook, attached to the device. The link of a device that is
     /// gone does not count, although its interface index may have been given to another: such a pin is removed.
-    fn is_served(&self, ifindex: u32, role: Role) -> Result<bool, AttachError> {
+    pub(super) fn is_served(&self, ifindex: u32, role: Role) -> Result<bool, AttachError> {
         for layout in self.pins.layouts()? {
             let pin = Self::pin(&layout, ifindex, role);
             if Self::mark(&layout, ifindex, role).exists() {
@@ -275,6 +287,8 @@ impl Links {
 
     /// Detaches; a device that is gone is fine.
     pub(super) fn detach(&mut self, ifindex: u32, role: Role) -> Result<(), AttachError> {
+        // Others may go over to their links meanwhile, and fail: that is told when this one is detached.
+        let others = self.forget_provisional(ifindex, role);
         let attachment = self.attached.remove(&(ifindex, role));
         if let Some(link) = self.held.remove(&(ifindex, role)) {
             // Its pin may have been removed by hand.
@@ -283,18 +297,18 @@ impl Links {
                 reason: format!("cannot detach: {e}"),
             })?;
         }
-        let mut is_filtered = self.hook == Hook::Clsact && attachment.is_some();
+        let mut is_filtered = attachment.as_ref().is_some_and(|attachment| attachment.hook == Hook::Clsact);
         for layout in self.pins.layouts()? {
             remove_pin(&Self::pin(&layout, ifindex, role))?;
             is_filtered |= Self::mark(&layout, ifindex, role).exists();
         }
-        if is_filtered
-            && let Some(device) = attachment.map(|attachment| attachment.name).or_else(|| device_name(ifindex))
-        {
+        // By the name that it has now.
+        if is_filtered && let Some(device) = device_name(ifindex) {
             detach_clsact(&device, role)?;
         }
         // The marks go last: should we die before, the next daemon still finds the filter.
-        self.pins.layouts()?.iter().try_for_each(|layout| remove_mark(&Self::mark(layout, ifindex, role)))
+        self.pins.layouts()?.iter().try_for_each(|layout| remove_mark(&Self::mark(layout, ifindex, role)))?;
+        others
     }
 
     /// Pins again what somebody removed from the bpf file system: the links live on, because this process holds them. Returns the pins
@@ -302,7 +316,7 @@ impl Links {
     pub(super) fn mend(&mut self) -> Result<(Vec<PathBuf>, Vec<Attachment>), AttachError> {
         let (mut missing, mut detached) = (Vec::new(), Vec::new());
         for (&(ifindex, role), attachment) in &self.attached {
-            let path = match self.hook {
+            let path = match attachment.hook {
                 Hook::Clsact => Self::mark(&self.pins, ifindex, role),
                 Hook::Tcx => Self::pin(&self.pins, ifindex, role),
             };
@@ -314,7 +328,7 @@ impl Links {
                 detached.extend(device_name(ifindex).is_some().then(|| attachment.clone()));
             } else if !path.exists() {
                 self.pins.make_directories()?;
-                match (self.hook, link) {
+                match (attachment.hook, link) {
                     (Hook::Clsact, _) => make_mark(&path)?,
                     (Hook::Tcx, Some(link)) => pin_link(link.as_fd(), &path).map_err(|e| pin_error(&path, &e))?,
                     // Not ours yet.
@@ -341,6 +355,9 @@ impl Links {
             }
             for (name, path) in list(&layout.filters())? {
                 let wanted = self.wants(&name);
+                if is_own && parse(&name).is_some_and(|(ifindex, role)| self.provisional.contains(ifindex, role)) {
+                    continue;
+                }
                 // A wanted device has one filter, whoever put it there: it is ours now.
                 if (!wanted || self.hook != Hook::Clsact)
                     && let Some((ifindex, role)) = parse(&name)
@@ -364,6 +381,7 @@ impl Links {
 
     /// Detaches every pinned link at once.
     pub(super) fn detach_all(&mut self) -> Result<(), AttachError> {
+        self.forget_all_provisional()?;
         self.attached.clear();
         for (_, link) in std::mem::take(&mut self.held) {
             detach_link(link.as_fd()).map_err(|e| pin_error(&self.pins.links(), &e))?;
@@ -411,7 +429,7 @@ fn parse(name: &str) -> Option<(u32, Role)> {
 }
 
 /// The device of that index, if it still exists.
-fn device_name(ifindex: u32) -> Option<String> {
+pub(super) fn device_name(ifindex: u32) -> Option<String> {
     let device = nix::net::if_::if_indextoname(ifindex).ok()?;
     Some(device.to_string_lossy().into_owned())
 }
@@ -448,7 +466,7 @@ fn remove_pin(pin: &PathBuf) -> Result<(), AttachError> {
 }
 
 /// A pin could not be used.
-fn pin_error(pin: &Path, error: &io::Error) -> AttachError {
+pub(super) fn pin_error(pin: &Path, error: &io::Error) -> AttachError {
     AttachError::Pin { path: pin.to_owned(), reason: error.to_string() }
 }
 
@@ -458,22 +476,42 @@ fn is_attached(pin: &Path) -> Result<bool, AttachError> {
 }
 
 fn attach_clsact(program: &mut SchedClassifier, name: &str, role: Role) -> Result<(), AttachError> {
-    let failed =
-        |source| AttachError::Program { program: role.program(), device: name.into(), source: Box::new(source) };
     match qdisc_add_clsact(name) {
         Ok(()) | Err(TcError::AlreadyAttached) => {}
         Err(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST) => {}
         Err(source) => return Err(AttachError::Clsact { device: name.into(), source: Box::new(source) }),
     }
+    attach_filter(program, name, role)
+}
+
+/// Puts the program into our filter of a device that has the qdisc for it, or makes the filter.
+fn attach_filter(program: &mut SchedClassifier, name: &str, role: Role) -> Result<(), AttachError> {
     let known = SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None)
         .map_err(|e| AttachError::Pin { path: name.into(), reason: e.to_string() })?;
-    let id = match program.attach_to_link(known) {
-        Ok(id) => id,
-        Err(_) => {
-            let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
-            program.attach_with_options(name, TcAttachType::Ingress, options).map_err(failed)?
-        }
-    };
+    match program.attach_to_link(known) {
+        Ok(id) => keep_filter(program, id, name, role),
+        Err(_) => new_filter(program, name, role),
+    }
+}
+
+/// Makes our filter on a device that has the qdisc for it.
+pub(super) fn new_filter(program: &mut SchedClassifier, name: &str, role: Role) -> Result<(), AttachError> {
+    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
+    let id = program.attach_with_options(name, TcAttachType::Ingress, options).map_err(|source| {
+        AttachError::Program { program: role.program(), device: name.into(), source: Box::new(source) }
+    })?;
+    keep_filter(program, id, name, role)
+}
+
+/// Takes a filter away from aya, which would remove it.
+fn keep_filter(
+    program: &mut SchedClassifier,
+    id: SchedClassifierLinkId,
+    name: &str,
+    role: Role,
+) -> Result<(), AttachError> {
+    let failed =
+        |source| AttachError::Program { program: role.program(), device: name.into(), source: Box::new(source) };
     let link = program.take_link(id).map_err(failed)?;
     #[expect(
         clippy::mem_forget,
@@ -483,7 +521,7 @@ fn attach_clsact(program: &mut SchedClassifier, name: &str, role: Role) -> Resul
     Ok(())
 }
 
-fn detach_clsact(name: &str, role: Role) -> Result<(), AttachError> {
+pub(super) fn detach_clsact(name: &str, role: Role) -> Result<(), AttachError> {
     // No such filter, no clsact qdisc (EINVAL, EOPNOTSUPP) or no such device any more: nothing to detach.
     let absent =
         |errno| matches!(errno, Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EINVAL | libc::EOPNOTSUPP));

@@ -100,10 +100,19 @@ impl GracePeriod {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Starts to wait, without blocking, until every program run that is under way at the call has ended.
-    pub fn begin(&self) {
-        self.shared.lock().asked += 1;
+    /// Starts to wait, without blocking, until every program run that is under way at the call has ended. Returns its number.
+    pub fn begin(&self) -> u64 {
+        let mut progress = self.shared.lock();
+        progress.asked += 1;
         self.shared.changed.notify_all();
+        progress.asked
+    }
+
+    /// Number of the last one that is over, without blocking; 0 = none is known to be, as when waiting for one failed: [`GracePeriod::finish`]
+    /// tells that.
+    pub fn over(&self) -> u64 {
+        let progress = self.shared.lock();
+        if progress.failed.is_none() { progress.over } else { 0 }
     }
 
     /// Returns once what was begun is over.

@@ -138,6 +138,8 @@ pub struct Instance {
     pub(super) decap_flags: u32,
     active: bool,
     hook: Hook,
+    /// New VIFs are served by a filter until they have their link.
+    is_hasty: bool,
     why: String,
     /// The maps that commits write.
     pub maps: Maps,
@@ -189,6 +191,8 @@ impl Instance {
         let made = loaded.and_then(|ebpf| {
             let mut instance = Self::assemble(ebpf, &pins, &directory, hook, why)?;
             instance.object.clone_from(&config.object);
+            // Who names a hook gets nothing else.
+            instance.is_hasty = config.hook == HookChoice::Auto;
             instance.decap_flags = decap_flags;
             Ok(instance)
         });
@@ -240,6 +244,7 @@ impl Instance {
             decap_flags: 0,
             active: false,
             hook,
+            is_hasty: false,
             why,
             maps,
             counters,
@@ -276,6 +281,24 @@ impl Instance {
         self.links.attach(program, name, ifindex, role, self.active)
     }
 
+    /// As [`Instance::attach`] of a VIF, without waiting for a grace period where that can be done: a new device is served by a filter
+    /// until [`Instance::make_links`] has given it its link. Only where the hook was left to us.
+    pub fn attach_at_once(&mut self, name: &str, ifindex: u32) -> Result<(), AttachError> {
+        if !self.is_hasty {
+            return self.attach(name, ifindex, Role::Vif);
+        }
+        let program = Role::Vif.program();
+        let program = classifier(&mut self.ebpf, Role::Vif).ok_or(AttachError::Missing { program })?;
+        self.links.attach_at_once(program, name, ifindex, self.active)
+    }
+
+    /// Goes on with giving links to devices that filters serve, without waiting: some each time. To be called now and then.
+    pub fn make_links(&mut self) -> Result<(), AttachError> {
+        let program = Role::Vif.program();
+        let program = classifier(&mut self.ebpf, Role::Vif).ok_or(AttachError::Missing { program })?;
+        self.links.make_links(program)
+    }
+
     /// Detaches; a device that is gone is fine.
     pub fn detach(&mut self, ifindex: u32, role: Role) -> Result<(), AttachError> {
         self.links.detach(ifindex, role)
@@ -289,7 +312,9 @@ impl Instance {
     /// Moves every attached device to this instance, one atomic replacement each, detaches what nobody asked for, and retires earlier
     /// instances. To be called once the maps hold a whole policy. Returns the links that were detached.
     pub fn activate(&mut self) -> Result<Vec<String>, AttachError> {
-        let devices: Vec<Attachment> = self.links.attached().cloned().collect();
+        // Those whose link is yet to be made run this instance's program already.
+        let is_changing = |device: &&Attachment| !self.links.provisional.contains(device.ifindex, device.role);
+        let devices: Vec<Attachment> = self.links.attached().filter(is_changing).cloned().collect();
         for device in devices {
             let program = classifier(&mut self.ebpf, device.role)
                 .ok_or(AttachError::Missing { program: device.role.program() })?;

@@ -37,6 +37,43 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// `BPF_LINK_CREATE` of a tcx link at the ingress of a device, before all others there. The program sees the packets of the device from
+/// some moment of the call on; the call returns a grace period later, and holds the lock of all devices (rtnl) until then.
+pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let attr = LinkCreateAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_INGRESS,
+        flags: BPF_F_BEFORE,
+        ..LinkCreateAttr::default()
+    };
+    // SAFETY: the attribute is a live structure of the size given, which the kernel only reads.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attr, size_of::<LinkCreateAttr>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The part of `union bpf_attr` that BPF_LINK_CREATE needs for tcx (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    /// Of whom it stands before: nobody means everybody.
+    relative: u32,
+    /// What follows is aligned to 8 bytes.
+    pad: u32,
+    expected_revision: u64,
+}
+
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;

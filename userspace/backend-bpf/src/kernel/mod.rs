@@ -1,5 +1,6 @@
 //! The kernel side: loading the object, pins, attaching, writing maps, waiting for grace periods, events and counters.
 
+mod at_once;
 mod attach;
 mod counters;
 mod dry_run;

@@ -154,4 +154,56 @@ proptest! {
         prop_assert!(kernel.rules.is_empty(), "{:?}", kernel.rules);
         prop_assert_eq!(tables.occupancy(), (1, 0, 0));
     }
+
+    /// Commits follow each other faster than grace periods end, and wait only where [`Tables::overtakes`] says so: packets of every version that
+    /// may be in use see the rules of that version.
+    #[test]
+    fn every_version_in_use_sees_its_own_rules(
+        steps in prop::collection::vec((0u8..4, prop::collection::vec((0u8..12, 0u8..4, 0u32..6, 0u32..6, 1u16..5), 1..4)), 1..16)
+    ) {
+        let mut tables = Tables::new(16, 4096);
+        let table = tables.add_table().unwrap();
+        let mut kernel = Kernel::default();
+        let mut wanted: HashMap<u32, Want> = HashMap::new();
+        let probes: Vec<[u32; 2]> = (0..6).flat_map(|a| (0..6).map(move |b| [a, b])).collect();
+        let expect = |wanted: &HashMap<u32, Want>, words: [u32; 2]| {
+            wanted.values().filter(|w| masked(&w.shape, words) == w.key).map(|w| u32::from(w.priority)).max()
+        };
+        // What each version holds; versions before `oldest` are not in use any more.
+        let (mut history, mut oldest) = (vec![wanted.clone()], 0u32);
+        for (over, step) in steps {
+            for (rule, kind, a, b, priority) in step {
+                let rule = u32::from(rule) + 1;
+                if let Some(old) = wanted.remove(&rule) {
+                    tables.remove(table, old.number, &old.key, rule);
+                }
+                if kind != 3 || a % 2 == 0 {
+                    let shape = shape(kind);
+                    let key = masked(&shape, [a, b]);
+                    let answer = Answer { block: 1, lflow: rule, ..Answer::default() };
+                    let placement = Placement { rule, priority, answer };
+                    let number = tables.insert(table, &shape, key.clone(), placement).unwrap();
+                    wanted.insert(rule, Want { shape, key, priority, block: 1, number });
+                }
+            }
+            let version = history.len() as u32 - 1;
+            oldest = (oldest + u32::from(over == 1)).min(version);
+            if over == 0 || tables.overtakes(oldest) {
+                oldest = version;
+                for (tuple, _, key) in tables.settle() {
+                    kernel.rules.remove(&(tuple, key));
+                }
+            }
+            let writes = tables.writes(version + 1).unwrap();
+            kernel.apply(&writes);
+            tables.committed(&writes);
+            history.push(wanted.clone());
+            for version in oldest.max(1)..history.len() as u32 {
+                for &words in &probes {
+                    let found = kernel.look_up(table, words, version).map(|found| found.0);
+                    prop_assert_eq!(found, expect(&history[version as usize], words), "version {} of {}, words {:?}", version, history.len() - 1, words);
+                }
+            }
+        }
+    }
 }
