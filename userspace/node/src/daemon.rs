@@ -135,9 +135,16 @@ pub fn run(mut daemon: Daemon, options: &Options) -> anyhow::Result<(Daemon, Ter
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let why = runtime.block_on(serve(&mut daemon, options))?;
+    // As a task, not on the thread that waits for it: tasks that wake each other follow each other on one thread, and what goes from a socket
+    // to a decision and back to a socket does not wait for the scheduler of a busy machine twice.
+    let options = options.clone();
+    let serving = runtime.spawn(async move {
+        let why = serve(&mut daemon, &options).await?;
+        anyhow::Ok((daemon, why))
+    });
+    let ended = runtime.block_on(serving).context("the event loop panicked")??;
     runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok((daemon, why))
+    Ok(ended)
 }
 
 async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termination> {
@@ -370,6 +377,18 @@ struct Node {
     told_after: Instant,
 }
 
+/// What an event is, for the log.
+fn summary(event: &Event) -> String {
+    match event {
+        Event::Updates(changes) => format!("{} rows", changes.len()),
+        Event::Connected { .. } => "connected".to_owned(),
+        Event::Disconnected { .. } => "disconnected".to_owned(),
+        Event::TransactionDone { .. } => "a transaction's end".to_owned(),
+        Event::ConditionAcknowledged(request) => format!("request {request} answered"),
+        Event::Lock(_) => "a lock".to_owned(),
+    }
+}
+
 /// Why the loop woke up.
 enum Wake {
     Ovs(Event),
@@ -448,7 +467,7 @@ impl Node {
                 vswitchd_at = Instant::now();
                 self.look_for_vswitchd();
             }
-            self.step();
+            self.step().await;
         }
     }
 
@@ -517,6 +536,7 @@ impl Node {
     }
 
     fn ovs_event(&mut self, event: Event) {
+        tracing::debug!(target: "ovsdb_idl", "from Open_vSwitch: {}", summary(&event));
         match event {
             Event::Updates(changes) => self.engine.ovs_changed(&changes),
             Event::Connected { .. } => self.engine.ovs_connected(),
@@ -531,6 +551,7 @@ impl Node {
 
     fn sb_event(&mut self, event: Event) {
         let now_ms = self.now_ms();
+        tracing::debug!(target: "ovsdb_idl", "from OVN_Southbound: {}", summary(&event));
         let Some(sb) = &self.sb else { return };
         match event {
             Event::Updates(changes) => self.engine.sb_changed(&changes),
@@ -546,28 +567,44 @@ impl Node {
     }
 
     /// Decides, and hands the decisions out.
-    fn step(&mut self) {
+    async fn step(&mut self) {
+        // Not by a timer: those of the runtime are as coarse as what is worth cutting a step in two for.
+        while self.step_once() {
+            // The task that sends what was decided may be the next one on this very thread.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A step, or the first part of one. True when the rest is to follow.
+    fn step_once(&mut self) -> bool {
         let (now_ms, wall) = (self.now_ms(), wall_ms());
         let replica = self.sb.as_ref().map(|sb| sb.client.replica());
-        let Orders { ovs, sb, conditions, wake_at_ms } = self.engine.step(replica, now_ms, wall);
+        let Orders { ovs, sb, conditions, wake_at_ms, again } = self.engine.step(replica, now_ms, wall);
         if let Some(transaction) = ovs {
+            tracing::debug!(target: "ovsdb_idl", "to Open_vSwitch: {transaction:?}");
             self.ovs.transact(transaction);
         }
         if let Some(southbound) = &mut self.sb {
             // The server answers in order: a claim does not wait until all rows of its datapath have been sent.
             if let Some(transaction) = sb {
+                tracing::debug!(target: "ovsdb_idl", "to OVN_Southbound: {transaction:?}");
                 southbound.client.transact(transaction);
             }
             if let Some(conditions) = conditions {
                 let request = southbound.client.set_conditions(conditions);
+                tracing::debug!(target: "ovsdb_idl", "to OVN_Southbound: conditions, request {request}");
                 self.engine.conditions_sent(request);
             }
+        }
+        if again {
+            return true;
         }
         self.follow_remote();
         self.watch_events();
         self.tell_status();
         let wait = wake_at_ms.map_or(PROBE, |at| Duration::from_millis(at.saturating_sub(now_ms)));
         self.wake = Instant::now() + wait;
+        false
     }
 
     /// Connects where `ovn-remote` says, with the files that are in force, from now on.

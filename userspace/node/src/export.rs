@@ -124,11 +124,14 @@ impl Exporter {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let Orders { conditions, wake_at_ms, .. } =
+            let Orders { conditions, wake_at_ms, again, .. } =
                 engine.step(sb.as_ref().map(Client::replica), now_ms, wall_ms());
             if let (Some(conditions), Some(client)) = (conditions, &mut sb) {
                 let request = client.set_conditions(conditions);
                 engine.conditions_sent(request);
+                if again {
+                    continue;
+                }
             }
             if sb.is_none()
                 && let Some(config) = engine.config()

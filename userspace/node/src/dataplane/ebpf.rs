@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Hints in the kernel's MAC table that no row confirmed are forgotten after this long without use.
 const HINT_AGE_NS: u64 = 300_000_000_000;
@@ -96,7 +97,16 @@ impl Ebpf {
     }
 
     fn attach(&mut self, ifindex: u32, name: &str, role: Role) -> Result<(), DataplaneError> {
-        self.backend.instance().attach(name, ifindex, role).map_err(|error| attach_error(name, &error))
+        let start = Instant::now();
+        let instance = self.backend.instance();
+        let result = match role {
+            Role::Vif => instance.attach_at_once(name, ifindex),
+            // It lets the host's frames go on, which would meet a filter as well.
+            Role::Underlay => instance.attach(name, ifindex, role),
+        };
+        let result = result.map_err(|error| attach_error(name, &error));
+        tracing::debug!(target: "dataplane", "attaching to {name} took {:?}", start.elapsed());
+        result
     }
 
     fn detach(&mut self, ifindex: u32, role: Role) {
@@ -307,7 +317,10 @@ impl Dataplane for Ebpf {
     }
 
     fn commit(&mut self, program: &Program, changes: &Changes, _cookies: Cookies<'_>) -> Result<(), DataplaneError> {
-        self.backend.commit(program, changes).map(|_| ()).map_err(|error| commit_error(&error))
+        let start = Instant::now();
+        let committed = self.backend.commit(program, changes).map_err(|error| commit_error(&error))?;
+        tracing::debug!(target: "dataplane", "{committed:?} in {:?}", start.elapsed());
+        Ok(())
     }
 
     fn shortages(&self) -> Vec<(Option<LogicalPort>, String)> {
@@ -362,6 +375,7 @@ impl Dataplane for Ebpf {
 
     fn tidy(&mut self) -> Result<(), DataplaneError> {
         self.backend.settle().map_err(|error| commit_error(&error))?;
+        self.backend.instance().make_links().map_err(|error| attach_error("a device", &error))?;
         let mended = self.backend.instance().mend().map_err(|error| attach_error("a device", &error))?;
         for what in mended {
             tracing::warn!(target: "dataplane", "somebody else removed it: {what}");

@@ -176,7 +176,7 @@ pub trait Devices {
 }
 
 /// The whole kernel side: devices, the program that they run, peers, learned addresses.
-pub trait Dataplane: Devices {
+pub trait Dataplane: Devices + Send {
     /// Makes the peers exactly these. Returns whether something changed, which the next [`Dataplane::commit`] puts in force, and the first
     /// peer's problem: what can be done for the others is done, and the next call tries again.
     fn set_peers(&mut self, peers: &[Peer]) -> (bool, Option<DataplaneError>);

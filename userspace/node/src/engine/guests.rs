@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 
 impl Engine {
     /// Waits until a guest that is waited for may have spoken; then comes [`Engine::follow_guests`]. Cancel-safe.
-    pub async fn guest_speaks(&self) {
-        self.listeners.ready().await;
+    pub fn guest_speaks(&self) -> impl Future<Output = ()> + Send + '_ {
+        // Of the engine it holds only these: the loop that waits may go on on another thread.
+        let listeners = &self.listeners;
+        async move { listeners.ready().await }
     }
 
     /// Takes over which ports were activated. True when that is something to decide on.

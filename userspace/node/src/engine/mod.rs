@@ -85,6 +85,8 @@ pub struct Orders {
     pub conditions: Option<Vec<(&'static TableDef, Condition)>>,
     /// When to step again although nothing happened, monotonic milliseconds.
     pub wake_at_ms: Option<u64>,
+    /// Step again at once, when the rest has been handed out: this was the first part of a step.
+    pub again: bool,
 }
 
 /// A connection to a database, as far as decisions depend on it.
@@ -378,7 +380,7 @@ impl Engine {
             // Whoever waits for `cur_cfg` or `ofport` must not wait for the kernel's grace periods.
             self.ovs_line.busy = true;
             orders.ovs = Some(local);
-            self.cut_here(&mut orders, now_ms);
+            self.cut_here(&mut orders);
             return orders;
         }
         self.open_dataplane(replica, now_ms);
@@ -411,9 +413,9 @@ impl Engine {
     }
 
     /// Ends the step here, so that its orders go out, and has the rest done at once: what comes is slow, and others wait for what there is.
-    fn cut_here(&mut self, orders: &mut Orders, now_ms: u64) {
+    fn cut_here(&mut self, orders: &mut Orders) {
         self.cut = true;
-        orders.wake_at_ms = Some(now_ms);
+        orders.again = true;
     }
 
     fn read_config(&mut self) {

@@ -3,8 +3,8 @@
 use super::{Engine, LFLOW_RUN, POLICY_COMMIT, RETRY_MS};
 use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
-use crate::dataplane::{DataplaneError, Event};
-use crate::rows::Chassis;
+use crate::dataplane::{DataplaneError, Event, LocalVif};
+use crate::rows::{Chassis, Uuid};
 use crate::vif::{Outcome as VifOutcome, Phase, Ports};
 use crate::world::World;
 use oxbow_daemon::stopwatch;
@@ -175,11 +175,15 @@ impl Engine {
             return progress;
         }
         let us = ours.map(|row| row.uuid);
-        let changes =
-            stopwatch::time("flow-generation", || self.world.place(&self.sb, &local, &out.serve, &self.mesh, us));
+        // Before its rows are here there is nothing in a datapath to put in force: that would only be one commit more to wait for.
+        let has_come = |uuid: &Uuid| self.watch.has_data(*uuid) || self.world.local().contains_key(uuid);
+        let local: BTreeSet<Uuid> = local.into_iter().filter(has_come).collect();
+        let keys: BTreeSet<u32> = local.iter().filter_map(|uuid| self.sb.datapath_key(*uuid)).collect();
+        let serve: Vec<LocalVif> = out.serve.iter().filter(|vif| keys.contains(&vif.at.datapath)).cloned().collect();
+        let changes = stopwatch::time("flow-generation", || self.world.place(&self.sb, &local, &serve, &self.mesh, us));
         self.world_changed |= !changes.is_empty();
         let Some(dataplane) = &mut self.dataplane else { return progress };
-        let wanted = out.serve.iter().cloned().collect();
+        let wanted = serve.into_iter().collect();
         let is_short = self.commit_error.is_some() || !self.shortages.is_empty();
         let retry = is_short && now_ms >= self.retry_kernel_at_ms;
         // A peer that there is no room for is no reason to hold back the policy, and what changed in it must reach the dataplane whatever

@@ -44,7 +44,7 @@ impl Engine {
             if !south.is_empty() || orders.conditions.is_some() {
                 self.installs.look(&out.states, now_ms);
                 self.states = out;
-                self.cut_here(orders, now_ms);
+                self.cut_here(orders);
                 return;
             }
         }
