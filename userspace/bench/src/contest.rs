@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::report::{Bound, Ratio, Row, Series, number};
+use crate::report::{Bound, Exactness, Ratio, Row, Series, number};
 use crate::session::Session;
 use crate::spread::Spread;
+use crate::value::Value;
 
 /// One of the values that a measurement yields.
 #[derive(Debug, Clone)]
@@ -71,21 +72,25 @@ impl Contest {
     }
 
     /// Measures: `measure` is called with a contender's index and returns a value for each figure, NaN for a figure that this contender does
-    /// not have (the row is then without it). Adds a row for each figure to the session.
+    /// not have (the row is then without it), and [`Value::Beyond`] where it was not waited for the end. Adds a row for each figure to the session.
     ///
     /// # Errors
     ///
     /// What `measure` fails with, with contest, contender and round; when it returns another number of values, or a comparison names nobody.
-    pub fn run(self, session: &mut Session, mut measure: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<()> {
+    pub fn run<V: Into<Value>>(
+        self,
+        session: &mut Session,
+        mut measure: impl FnMut(usize) -> Result<Vec<V>>,
+    ) -> Result<()> {
         let rounds = session.rounds(self.rounds);
         // values[contender][figure][round]
-        let mut values = vec![vec![Vec::new(); self.figures.len()]; self.contenders.len()];
+        let mut values: Vec<Vec<Vec<Value>>> = vec![vec![Vec::new(); self.figures.len()]; self.contenders.len()];
         for round in 0..rounds {
             let mut line = Vec::new();
             for contender in order(self.contenders.len(), round) {
                 let name = &self.contenders[contender];
                 if !session.competes(name) {
-                    values[contender].iter_mut().for_each(|rounds| rounds.push(f64::NAN));
+                    values[contender].iter_mut().for_each(|rounds| rounds.push(Value::Missing));
                     continue;
                 }
                 let measured = measure(contender)
@@ -96,7 +101,8 @@ impl Contest {
                     self.name,
                     measured.len()
                 );
-                line.push(format!("{name} {}", measured.iter().copied().map(number).collect::<Vec<_>>().join(" / ")));
+                let measured: Vec<Value> = measured.into_iter().map(Into::into).collect();
+                line.push(format!("{name} {}", measured.iter().copied().map(text).collect::<Vec<_>>().join(" / ")));
                 for (figure, value) in measured.into_iter().enumerate() {
                     values[contender][figure].push(value);
                 }
@@ -104,7 +110,7 @@ impl Contest {
             session.say(&format!("  {}, round {}: {}", self.name, round + 1, line.join(", ")));
         }
         for (place, figure) in self.figures.iter().enumerate() {
-            let of = |name: &str| -> Result<&Vec<f64>> {
+            let of = |name: &str| -> Result<&Vec<Value>> {
                 let contender = self.contenders.iter().position(|contender| contender == name);
                 let contender = contender.with_context(|| format!("{}: no contender {name}", self.name))?;
                 Ok(&values[contender][place])
@@ -114,23 +120,33 @@ impl Contest {
         Ok(())
     }
 
-    fn row<'v>(&self, figure: &Figure, values: impl Fn(&str) -> Result<&'v Vec<f64>>) -> Result<Row> {
+    fn row<'v>(&self, figure: &Figure, values: impl Fn(&str) -> Result<&'v Vec<Value>>) -> Result<Row> {
         let series = |name: &String| -> Result<Option<Series>> {
-            let rounds = values(name)?.clone();
+            let values = values(name)?;
+            let rounds: Vec<f64> = values.iter().map(|value| value.number()).collect();
             if rounds.iter().all(|value| value.is_nan()) {
                 return Ok(None);
             }
             let spread = Spread::of(&rounds).context("no rounds")?;
-            Ok(Some(Series { name: name.clone(), spread, rounds }))
+            let beyond = values.iter().filter(|value| value.is_beyond()).count();
+            Ok(Some(Series { name: name.clone(), spread, rounds, beyond }))
         };
         let ratio = |(of, to, wanted): &(String, String, Option<Bound>)| -> Result<Option<Ratio>> {
-            let rounds: Vec<f64> = values(of)?.iter().zip(values(to)?).map(|(of, to)| of / to).collect();
+            let (dividend, divisor) = (values(of)?, values(to)?);
+            let rounds: Vec<f64> = dividend.iter().zip(divisor).map(|(of, to)| of.number() / to.number()).collect();
             if rounds.iter().all(|ratio| ratio.is_nan()) {
                 return Ok(None);
             }
             let spread = Spread::of(&rounds).context("no rounds")?;
-            let met = wanted.map(|bound| bound.holds(spread.median));
-            Ok(Some(Ratio { of: of.clone(), to: to.clone(), spread, wanted: *wanted, met }))
+            let is_open = |values: &[Value]| values.iter().any(|value| value.is_beyond());
+            let exactness = match (is_open(dividend), is_open(divisor)) {
+                (false, false) => Exactness::Exact,
+                (false, true) => Exactness::Below,
+                // The other way round nothing is known of it, and nothing is met.
+                (true, _) => Exactness::Above,
+            };
+            let met = wanted.map(|bound| exactness != Exactness::Above && bound.holds(spread.median));
+            Ok(Some(Ratio { of: of.clone(), to: to.clone(), spread, exactness, wanted: *wanted, met }))
         };
         Ok(Row {
             name: if figure.name.is_empty() { self.name.clone() } else { format!("{}, {}", self.name, figure.name) },
@@ -140,6 +156,11 @@ impl Contest {
             note: figure.note.clone(),
         })
     }
+}
+
+/// A value in a line of progress.
+fn text(value: Value) -> String {
+    format!("{}{}", if value.is_beyond() { "> " } else { "" }, number(value.number()))
 }
 
 /// Contenders in the order of this round: every one is first in turn, and neighbours change sides every other time around.
@@ -194,9 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_waited_for_is_printed_as_more_than() {
+        let mut session = session(2);
+        let contest = Contest::new("race", 9).contenders(["ours", "theirs"]);
+        let contest = contest.figure(Figure::new("", "s").wanted("ours", "theirs", Bound::Under(1.0)));
+        let measure =
+            |contender: usize| Ok(vec![if contender == 0 { Value::Exact(3.0) } else { Value::Beyond(600.0) }]);
+        contest.run(&mut session, measure).unwrap();
+        let row = &session.report().rows[0];
+        assert_eq!((row.contenders[0].beyond, row.contenders[1].beyond), (0, 2));
+        assert_eq!((row.ratios[0].exactness, row.ratios[0].met), (Exactness::Below, Some(true)));
+        let text = row.to_string();
+        assert!(text.contains("> 600") && text.contains("< 0.005") && text.contains("met"), "{text}");
+        let json = serde_json::to_string(row).unwrap();
+        assert!(json.contains("\"beyond\":2") && json.contains("\"below\""), "{json}");
+        let contest = Contest::new("race", 9).contenders(["ours", "theirs"]);
+        let contest = contest.figure(Figure::new("", "s").wanted("ours", "theirs", Bound::Under(1.0)));
+        let measure = |contender: usize| Ok(vec![if contender == 0 { Value::Beyond(3.0) } else { Value::Exact(9.0) }]);
+        contest.run(&mut session, measure).unwrap();
+        assert_eq!(session.report().rows[1].ratios[0].met, Some(false), "who has not finished has not won");
+    }
+
+    #[test]
     fn errors_name_contest_contender_and_round() {
         let contest = Contest::new("race", 2).contenders(["ours"]).figure(Figure::new("", "m/s"));
-        let error = contest.run(&mut session(2), |_| anyhow::bail!("fell")).unwrap_err();
+        let error = contest.run(&mut session(2), |_| -> Result<Vec<f64>> { anyhow::bail!("fell") }).unwrap_err();
         assert_eq!(format!("{error:#}"), "race: ours, round 1 of 2: fell");
     }
 }

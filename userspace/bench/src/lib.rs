@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`session`] | options every benchmark has, the report under construction |
 //! | [`contest`] | named contenders measured in interleaved rounds |
-//! | [`spread`], [`report`], [`markdown`], [`machine`] | medians and ratios; rows; how they are printed; on what they were measured |
+//! | [`value`], [`spread`], [`report`], [`markdown`], [`machine`] | values, medians and ratios; rows; how they are printed; on what they were measured |
 //! | [`datapath`] | packets and TCP through hypervisors: bare `bpf_redirect`, Linux bridge, OVS |
 //! | [`lifecycle`] | from `ovs-vsctl add-port` to the first answered ping: stock OVN |
 //! | [`ovsdb`] | an initial dump: plain serde |
@@ -23,6 +23,7 @@ pub mod ovsdb;
 pub mod report;
 pub mod session;
 pub mod spread;
+pub mod value;
 pub mod walk;
 
 pub use contest::{Contest, Figure};

@@ -17,7 +17,8 @@ fn line(row: &Row, command: &str) -> String {
     let figures = if row.ratios.is_empty() {
         let values = row.contenders.iter().map(|series| {
             let Spread { median, min, max } = series.spread;
-            format!("{} {} {} ({}–{})", series.name, number(median), row.unit, number(min), number(max))
+            let median = format!("{}{}", series.sign(), number(median));
+            format!("{} {median} {} ({}–{})", series.name, row.unit, number(min), number(max))
         });
         values.collect::<Vec<_>>().join("; ")
     } else {
@@ -37,24 +38,26 @@ fn line(row: &Row, command: &str) -> String {
 
 fn ratio(ratio: &Ratio) -> String {
     let Spread { median, min, max } = ratio.spread;
-    format!("{} ÷ {} {} ({}–{})", ratio.of, ratio.to, number(median), number(min), number(max))
+    let median = format!("{}{}", ratio.exactness.sign(), number(median));
+    format!("{} ÷ {} {median} ({}–{})", ratio.of, ratio.to, number(min), number(max))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::machine::Machine;
-    use crate::report::{Bound, Series};
+    use crate::report::{Bound, Exactness, Series};
 
     #[test]
     fn a_row_is_a_line_with_its_command() {
         let spread = Spread { median: 0.9, min: 0.88, max: 0.95 };
-        let series =
-            Series { name: "Oxbow".into(), spread: Spread { median: 9e5, min: 8e5, max: 1e6 }, rounds: vec![] };
+        let spread_of_rate = Spread { median: 9e5, min: 8e5, max: 1e6 };
+        let series = Series { name: "Oxbow".into(), spread: spread_of_rate, rounds: vec![], beyond: 0 };
         let ratio = Ratio {
             of: "Oxbow".into(),
             to: "bare".into(),
             spread,
+            exactness: Exactness::Exact,
             wanted: Some(Bound::AtLeast(0.85)),
             met: Some(true),
         };

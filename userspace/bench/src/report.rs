@@ -54,6 +54,38 @@ pub struct Series {
     pub spread: Spread,
     /// The value of each round, in order.
     pub rounds: Vec<f64>,
+    /// In how many rounds the end was not waited for: the true value is larger than the number.
+    pub beyond: usize,
+}
+
+impl Series {
+    /// What stands before the median: it is larger than the number when half of the rounds are.
+    pub fn sign(&self) -> &'static str {
+        if 2 * self.beyond > self.rounds.len() { "> " } else { "" }
+    }
+}
+
+/// How exact a ratio is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exactness {
+    /// It is what it says.
+    Exact,
+    /// It is smaller, because a divisor is larger than known.
+    Below,
+    /// It is larger, or not known at all, because a dividend is larger than known.
+    Above,
+}
+
+impl Exactness {
+    /// What stands before the number.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::Below => "< ",
+            Self::Above => "> ",
+        }
+    }
 }
 
 /// How two contenders compare: one value divided by the other's of the same round.
@@ -66,6 +98,8 @@ pub struct Ratio {
     /// Over the rounds.
     #[serde(flatten)]
     pub spread: Spread,
+    /// Whether the values were.
+    pub exactness: Exactness,
     /// What was wanted of the median, if anything was.
     pub wanted: Option<Bound>,
     /// Whether the median is as wanted; `None` when nothing was wanted.
@@ -129,11 +163,14 @@ pub fn number(value: f64) -> String {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({})", self.name, self.unit)?;
-        for Series { name, spread: Spread { median, min, max }, .. } in &self.contenders {
-            writeln!(f, "  {name:<36} {:>14}  ({} to {})", number(*median), number(*min), number(*max))?;
+        for series in &self.contenders {
+            let Series { name, spread: Spread { median, min, max }, .. } = series;
+            let median = format!("{}{}", series.sign(), number(*median));
+            writeln!(f, "  {name:<36} {median:>14}  ({} to {})", number(*min), number(*max))?;
         }
-        for Ratio { of, to, spread: Spread { median, min, max }, wanted, met } in &self.ratios {
-            write!(f, "  {:<36} {median:>14.3}  ({min:.3} to {max:.3})", format!("{of} ÷ {to}"))?;
+        for Ratio { of, to, spread: Spread { median, min, max }, exactness, wanted, met } in &self.ratios {
+            let median = format!("{}{median:.3}", exactness.sign());
+            write!(f, "  {:<36} {median:>14}  ({min:.3} to {max:.3})", format!("{of} ÷ {to}"))?;
             match (wanted, met) {
                 (Some(wanted), Some(met)) => writeln!(f, "  wanted {wanted}: {}", if *met { "met" } else { "MISSED" })?,
                 _ => writeln!(f)?,

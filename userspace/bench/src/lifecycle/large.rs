@@ -24,9 +24,11 @@ pub(super) struct Size {
     pub(super) local: usize,
 }
 
-/// What the slowest of the contenders may take for a step at this size on a busy machine: ovn-controller's start grows with the product of
-/// the switch's ports and those that are here.
+/// What the slowest of the contenders may take for a step at this size on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// How long a hypervisor's start is waited for; what takes longer is a figure, too.
+const START_LIMIT: Duration = Duration::from_secs(600);
 
 /// The changes that are measured, in this order.
 const CHANGES: [&str; 4] = ["nothing but nb_cfg", "a port more", "another address of a port", "an ACL more"];

@@ -28,7 +28,7 @@ pub struct Args {
     /// How many of them are plugged on each hypervisor [default: 50, quick: 5].
     #[arg(long)]
     local: Option<usize>,
-    /// An argument for every oxbow-node of the life cycle, e.g. --attach=clsact; repeatable.
+    /// An argument for every oxbow-node, e.g. --attach=clsact; repeatable.
     #[arg(long = "node-argument", value_name = "ARGUMENT", allow_hyphen_values = true)]
     node_arguments: Vec<String>,
 }
@@ -55,7 +55,7 @@ pub fn run(args: &Args, session: &mut Session) -> Result<()> {
         large::northds(session, size)?;
     }
     if session.wants(&large::node_title(size)) {
-        large::nodes(session, size)?;
+        large::nodes(session, size, &args.node_arguments)?;
     }
     Ok(())
 }

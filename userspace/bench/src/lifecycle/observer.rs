@@ -207,14 +207,29 @@ impl Observer {
         mark: Mark,
         patience: Duration,
         what: &str,
-        mut holds: impl FnMut(&Fact) -> bool,
+        holds: impl FnMut(&Fact) -> bool,
     ) -> Result<Instant> {
-        let deadline = Instant::now() + patience;
+        if let Some(at) = self.await_until(mark, Instant::now() + patience, what, holds)? {
+            return Ok(at);
+        }
+        let seen = self.log.lock();
+        let last: Vec<&Fact> = seen[mark.0..].iter().rev().take(20).map(|(_, fact)| fact).collect();
+        bail!("{what}: not within {} s. Last facts, the newest first:\n{last:#?}", patience.as_secs());
+    }
+
+    /// As [`Observer::wait`]; `None` when none comes before the deadline.
+    pub(super) fn await_until(
+        &self,
+        mark: Mark,
+        deadline: Instant,
+        what: &str,
+        mut holds: impl FnMut(&Fact) -> bool,
+    ) -> Result<Option<Instant>> {
         let mut next = mark.0;
         let mut seen = self.log.lock();
         loop {
             if let Some((at, _)) = seen[next..].iter().find(|(_, fact)| holds(fact)) {
-                return Ok(*at);
+                return Ok(Some(*at));
             }
             next = seen.len();
             if wait::interrupted() {
@@ -222,8 +237,7 @@ impl Observer {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let last: Vec<&Fact> = seen[mark.0..].iter().rev().take(20).map(|(_, fact)| fact).collect();
-                bail!("{what}: not within {} s. Last facts, the newest first:\n{last:#?}", patience.as_secs());
+                return Ok(None);
             }
             // An interrupt notifies nobody.
             let short = left.min(Duration::from_millis(200));

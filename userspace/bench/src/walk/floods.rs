@@ -106,7 +106,7 @@ fn scaling(session: &mut Session, rig: &mut Rig, flows: u32, usual: u32) -> Resu
                 if !fresh {
                     rig.at_once(&work)?;
                 }
-                Ok(vec![rig.at_once(&work)?.into_iter().map(|ns| 1e9 / ns).sum()])
+                Ok(vec![rig.at_once(&work)?.into_iter().map(|ns| 1e9 / ns).sum::<f64>()])
             })?;
     }
     Ok(())
