@@ -263,6 +263,10 @@ fn a_new_device_is_served_at_once_and_every_frame_meets_the_program_once_while_i
         second.instance().make_links().unwrap();
         second.instance().detach(ifindex("v1"), Role::Vif).unwrap();
         assert_eq!(attached(&ns, "v1").len(), 0);
+        // The end of everything includes those that still have a filter.
+        second.instance().detach(index, Role::Vif).unwrap();
+        second.instance().attach_at_once("v0", index).unwrap();
+        assert_eq!(filters(), 1);
         second.remove_everything().unwrap();
         assert_eq!((attached(&ns, "v0").len(), filters(), pins()), (0, 0, Vec::new()));
     })
