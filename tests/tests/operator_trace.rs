@@ -16,6 +16,8 @@ use oxbow_tests::cards::{BROADCAST, Card, everybody_is_heard, mac_text};
 /// Hypervisor, number, and whether its addresses are known (else it is the port of all unknown ones).
 const PORTS: [(&str, usize, u8, bool); 5] =
     [("vm1", 0, 1, true), ("vm2", 0, 2, true), ("vm3", 1, 3, true), ("vm4", 1, 4, false), ("vm5", 2, 5, true)];
+/// A nested port: its parent's place in [`PORTS`], number, VLAN id.
+const NESTED: (&str, usize, u8, u16) = ("kid", 1, 8, 7);
 /// A port that is bound nowhere.
 const AWAY: u8 = 6;
 /// An address that nobody has.
@@ -52,6 +54,9 @@ fn build(cloud: &mut Cloud) -> Result<Vec<Card>> {
         };
     }
     cloud.nbctl(&known("away", AWAY))?;
+    let (name, parent, host, tag) = NESTED;
+    let nested = format!("lsp-add sw0 {name} {} {tag}", PORTS[parent].0);
+    cloud.nbctl(&known(name, host).replace(&format!("lsp-add sw0 {name}"), &nested))?;
     let options = cloud.nbctl("create DHCP_Options cidr=10.0.0.0/24 options:server_id=10.0.0.254 options:server_mac=02:00:00:00:00:fe options:lease_time=3600")?;
     cloud.nbctl(&format!("lsp-set-dhcpv4-options vm1 {}", options.trim()))?;
     let mut cards = Vec::new();
@@ -63,6 +68,7 @@ fn build(cloud: &mut Cloud) -> Result<Vec<Card>> {
         cloud.wait_up(port)?;
         cards.push(Card::of(cloud, port, hypervisor, mac(host))?);
     }
+    cloud.wait_up(NESTED.0)?;
     cloud.sync()?;
     everybody_is_heard(&cards.iter().collect::<Vec<_>>())?;
     wait_until("the address of vm4 is in the FDB", PATIENCE, || {
@@ -146,31 +152,48 @@ fn solicitation(from: u8, target: u8, number: u16) -> Vec<u8> {
     frame
 }
 
-fn tagged(mut frame: Vec<u8>, vid: u16) -> Vec<u8> {
-    frame.splice(12..12, [0x81, 0x00].into_iter().chain((0x2000 | vid).to_be_bytes()));
+/// On the wire a nested port's tag, and any other's control information, as it is given.
+fn pushed(mut frame: Vec<u8>, tci: u16) -> Vec<u8> {
+    frame.splice(12..12, [0x81, 0x00].into_iter().chain(tci.to_be_bytes()));
     frame
 }
 
-/// A packet of a port: what it is, who sends it, the frame. No two frames are alike.
+/// A packet of a port. No two frames are alike.
 struct Packet {
     what: String,
-    from: usize,
+    /// Who sends it.
+    port: &'static str,
+    /// On which card, and under which VLAN id if it is a nested port.
+    card: usize,
+    tag: Option<u16>,
     frame: Vec<u8>,
+}
+
+impl Packet {
+    /// As it leaves the guest.
+    fn sent(&self) -> Vec<u8> {
+        match self.tag {
+            Some(tag) => pushed(self.frame.clone(), tag),
+            None => self.frame.clone(),
+        }
+    }
 }
 
 /// Every kind, from each port, and towards each other port where it has a receiver.
 fn packets() -> Vec<Packet> {
     let mut all: Vec<Packet> = Vec::new();
     let mut number = 0u16;
-    for (from, (name, _, host, _)) in PORTS.into_iter().enumerate() {
+    let plain = PORTS.into_iter().enumerate().map(|(card, (name, _, host, _))| (name, card, host, None));
+    let senders: Vec<_> = plain.chain([(NESTED.0, NESTED.1, NESTED.2, Some(NESTED.3))]).collect();
+    for (name, card, host, tag) in senders.iter().copied() {
         let mut add = |what: &str, to: &str, make: &dyn Fn(u16) -> Vec<u8>| {
             number += 1;
-            all.push(Packet { what: format!("{what}, {name} -> {to}"), from, frame: make(number) });
+            all.push(Packet { what: format!("{what}, {name} -> {to}"), port: name, card, tag, frame: make(number) });
         };
         let ip = |to: [u8; 6], target: u8, protocol, payload: &[u8]| {
             [ether(to, host, 0x0800), ipv4(protocol, ip4(host), ip4(target), payload)].concat()
         };
-        let others = PORTS.into_iter().filter(|port| port.2 != host).map(|port| (port.0, port.2));
+        let others = senders.iter().filter(|port| port.2 != host).map(|port| (port.0, port.2));
         for (to, target) in others.chain([("away", AWAY), (name, host)]) {
             let there = mac(target);
             add("unicast", to, &|n| ip(there, target, 1, &echo(n)));
@@ -201,7 +224,7 @@ fn packets() -> Vec<Packet> {
             add("a header that is cut off", to, &|n| {
                 [ip(there, target, 1, &echo(n))[..28].to_vec(), n.to_be_bytes().to_vec()].concat()
             });
-            add("a VLAN tag", to, &|n| tagged(ip(there, target, 1, &echo(n)), 100 + n));
+            add("a VLAN tag", to, &|n| pushed(ip(there, target, 1, &echo(n)), 0x2000 | (100 + n)));
             add("ARP", to, &|n| arp(host, target, n));
             add("neighbor solicitation", to, &|n| solicitation(host, target, n));
         }
@@ -304,8 +327,8 @@ fn what_trace_says_is_what_the_wire_does_for_every_port_and_packet() -> Result<(
         let mut expected_drops: BTreeMap<String, u64> = BTreeMap::new();
         let mut kinds: BTreeSet<String> = BTreeSet::new();
         let mut verified = 0;
-        for (index, Packet { what, from, frame }) in packets.iter().enumerate() {
-            let (port, home, ..) = PORTS[*from];
+        for (index, Packet { what, port, card, frame, .. }) in packets.iter().enumerate() {
+            let home = PORTS[*card].1;
             let told = trace(&cloud.hypervisors()[home], port, frame).with_context(|| what.clone())?;
             ensure!(told.agrees() && told.chassis == format!("hv{}", home + 1), "{what}:\n{told}");
             let no_test_run =
@@ -333,7 +356,8 @@ fn what_trace_says_is_what_the_wire_does_for_every_port_and_packet() -> Result<(
                 kinds.insert(format!("{} {}", fate.fate, fate.reason.clone().unwrap_or_default()));
                 match (fate.fate.as_str(), &fate.outport, &fate.frame, &fate.reason) {
                     ("deliver", Some(outport), Some(frame), _) => {
-                        *expected.entry(outport.clone()).or_default().entry(bytes(frame)?).or_default() += 1;
+                        let device = if outport == NESTED.0 { PORTS[NESTED.1].0 } else { outport };
+                        *expected.entry(device.to_owned()).or_default().entry(bytes(frame)?).or_default() += 1;
                     }
                     ("drop", _, _, Some(reason)) => *expected_drops.entry(reason.clone()).or_default() += 1,
                     _ => bail!("{what} ends as {fate}:\n{told}"),
@@ -351,12 +375,12 @@ fn what_trace_says_is_what_the_wire_does_for_every_port_and_packet() -> Result<(
         // Traces have changed nothing, and now they are held to the wire.
         while listeners.iter().any(|frames| frames.receive(Duration::ZERO).is_ok_and(|got| got.is_some())) {}
         let before = drops(cloud)?;
-        for Packet { what, from, frame } in &packets {
-            cards[*from].send(frame).with_context(|| what.clone())?;
+        for packet in &packets {
+            cards[packet.card].send(&packet.sent()).with_context(|| packet.what.clone())?;
         }
         let mut wrong = Vec::new();
         let name = |frame: &[u8]| {
-            let packet = packets.iter().find(|packet| packet.frame == frame);
+            let packet = packets.iter().find(|packet| packet.frame == frame || packet.sent() == frame);
             packet.map_or_else(|| hex(frame), |packet| packet.what.clone())
         };
         let mut all = Vec::new();
@@ -385,7 +409,10 @@ fn what_trace_says_is_what_the_wire_does_for_every_port_and_packet() -> Result<(
                 .collect();
             let ended = take(frames, &mut got, |got| last.iter().all(|frame| got.contains_key(frame)))?;
             ensure!(ended, "{port} does not hear the end of all");
-            got.retain(|frame, _| !last.contains(frame));
+            // To the nested port they come as well, its parent's own too.
+            let ends: Vec<Vec<u8>> =
+                (0..cards.len()).map(|from| cards[from].numbered(BROADCAST, from as u32, 60)).collect();
+            got.retain(|frame, _| !ends.iter().any(|end| frame == end || *frame == pushed(end.clone(), NESTED.3)));
             for (frame, times) in &wanted {
                 let came = got.remove(frame).unwrap_or(0);
                 if came != *times {

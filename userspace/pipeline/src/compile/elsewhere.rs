@@ -10,13 +10,19 @@ pub const THIS_CHASSIS: ChassisId = ChassisId(u32::MAX);
 
 impl Compiler {
     /// The policy of one datapath as another chassis has it: a compiler fed with the same rows, but that chassis' ports are local and ours are remote, on
-    /// [`THIS_CHASSIS`]. `name` is what ports there call us.
+    /// [`THIS_CHASSIS`]. `name` is what ports there call us, `tag` tells the VLAN id of a nested port by its name.
     ///
-    /// What only the other chassis knows is not in it: a local port's interface index is its key plus one and it has no VLAN tag; a localport has an
-    /// instance there if it has one here. Rows are those that this chassis has, so a policy that only the other one has received yet is not seen. It costs what
+    /// What only the other chassis knows is not in it: a local port's interface index is its key plus one; a localport has an instance there if it has
+    /// one here. Rows are those that this chassis has, so a policy that only the other one has received yet is not seen. It costs what
     /// compiling the datapath for the first time costs.
     #[must_use]
-    pub fn elsewhere(&self, datapath: DatapathKey, chassis: ChassisId, name: &str) -> Compiler {
+    pub fn elsewhere(
+        &self,
+        datapath: DatapathKey,
+        chassis: ChassisId,
+        name: &str,
+        tag: &dyn Fn(&str) -> Option<u16>,
+    ) -> Compiler {
         let (vocabulary, stages) = self.texts.settings();
         let mut there = Compiler::new(super::Options { vocabulary, ingress_stages: stages.0, egress_stages: stages.1 });
         if let Some(known) = self.program.datapath(datapath) {
@@ -37,7 +43,7 @@ impl Compiler {
             there.set_port_group(row, Some(ports.iter().map(|port| &**port)));
         }
         for port in self.program.ports.range((datapath, PortKey(0))..=(datapath, PortKey(u32::MAX))) {
-            there.set_port(seen_from(port.1, &theirs));
+            there.set_port(seen_from(port.1, &theirs, tag(&port.1.name)));
         }
         for group in self.program.groups().filter(|group| group.datapath == datapath) {
             there.set_group(crate::ir::Group::clone(group));
@@ -54,7 +60,7 @@ impl Compiler {
 }
 
 /// A port as another chassis sees it, which has these numbers here.
-fn seen_from(port: &LogicalPort, theirs: &BTreeSet<ChassisId>) -> LogicalPort {
+fn seen_from(port: &LogicalPort, theirs: &BTreeSet<ChassisId>, tag: Option<u16>) -> LogicalPort {
     let mut all: BTreeSet<ChassisId> = port.additional.iter().copied().collect();
     match port.location {
         Location::Local { .. } => {
@@ -65,7 +71,7 @@ fn seen_from(port: &LogicalPort, theirs: &BTreeSet<ChassisId>) -> LogicalPort {
         }
         Location::Unbound => {}
     }
-    let local = Location::Local { ifindex: port.key.0 + 1, tag: None };
+    let local = Location::Local { ifindex: port.key.0 + 1, tag };
     let is_theirs = all.iter().any(|chassis| theirs.contains(chassis));
     all.retain(|chassis| !theirs.contains(chassis));
     let location = match port.kind {

@@ -590,7 +590,7 @@ fn another_chassis_is_this_one_with_the_ports_the_other_way_round() {
     here.set_flow(ingress(3, 1, 0, "1", "outport = \"all\"; output;"));
     here.set_flow(egress(4, 0, 0, "1", "output;"));
     here.commit();
-    let there = here.elsewhere(DP, ChassisId(2), "hv1");
+    let there = here.elsewhere(DP, ChassisId(2), "hv1", &|name| (name == "moving").then_some(7));
     let outcome = |frame: &[u8]| run(there.program(), Arrival::Port { datapath: DP, port: PortKey(2) }, frame);
     let mut frame = tcp([10, 0, 0, 2], 80);
     frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 2]);
@@ -608,6 +608,8 @@ fn another_chassis_is_this_one_with_the_ports_the_other_way_round() {
     assert!(to.contains(&tunnels(THIS_CHASSIS)) && to.contains(&tunnels(ChassisId(3))), "{sent:?}");
     // Its own copy of the port that moves to it, and not the sender's own.
     assert_eq!((to.len(), sent.drops.len(), sent.drops[0].reason), (3, 1, Reason::Loopback), "{sent:?}");
+    let moved = there.program().port(DP, PortKey(4)).map(|port| port.location);
+    assert!(matches!(moved, Some(Location::Local { tag: Some(7), .. })), "{moved:?}");
     frame[29] = 9;
     assert_eq!(outcome(&frame).drops[0].reason, Reason::LogicalFlow, "port security is that chassis' business");
     assert_eq!(there.program().chassis(THIS_CHASSIS).map(|chassis| &*chassis.name), Some("hv1"));

@@ -16,6 +16,7 @@ mod scene;
 use super::super::Engine;
 use crate::dataplane::inspect::Role;
 use crate::packet::{Tunnel as Outer, describe, geneve};
+use crate::vif::Ports;
 use oxbow_pipeline::compile::{Compiler, THIS_CHASSIS};
 use oxbow_pipeline::ir::{ChassisId, DatapathKey, Location, LogicalPort, PortKey};
 use oxbow_pipeline::reference::{Arrival as Arriving, Destination, Outcome, Output, explain, parse};
@@ -67,12 +68,13 @@ impl Engine {
         let mut others = Others::new();
         let (chassis, mut first) = match start {
             Start::Here { ifindex, tag } => {
+                let packet = frame.clone();
                 if let Some(tag) = tag {
                     // On its device a nested port's packets are tagged.
                     let tci = 0x1000 | tag;
                     frame.splice(12..12, [0x81, 0x00].into_iter().chain(tci.to_be_bytes()));
                 }
-                let mut leg = self.leg_here(Arriving::Device { ifindex }, &frame);
+                let mut leg = self.leg_here(Arriving::Device { ifindex }, &frame, &packet);
                 let at = Entrance { role: Role::Vif, ifindex, datapath };
                 leg.run = self.by_programs(at, &frame, &leg.outcome);
                 (self.own_name(), leg)
@@ -137,13 +139,13 @@ impl Engine {
         name.unwrap_or_else(|| "this chassis".to_owned())
     }
 
-    /// A packet on this chassis, by the reference.
-    fn leg_here(&self, arrival: Arriving, frame: &[u8]) -> Leg {
+    /// A packet on this chassis, by the reference: the frame that arrives, and the packet in it.
+    fn leg_here(&self, arrival: Arriving, frame: &[u8], packet: &[u8]) -> Leg {
         let us = self.own_name();
         let compiler = self.world.compiler();
         let (outcome, places) = explain(compiler.program(), arrival, frame);
         let scene = Scene { compiler, links: Some(&self.kernel.links), us: &us };
-        let (steps, fates) = scene.tell(&outcome, &places, frame);
+        let (steps, fates) = scene.tell(&outcome, &places, packet);
         Leg { outcome, steps, fates, run: Run::default() }
     }
 
@@ -157,7 +159,9 @@ impl Engine {
     ) -> Leg {
         let us = self.own_name();
         let name = self.chassis_name(chassis.0);
-        let compiler = others.entry(name).or_insert_with(|| self.world.compiler().elsewhere(datapath, chassis, &us));
+        let tag = |port: &str| Ports::by_name(&self.sb, port).and_then(|port| port.tag);
+        let compiler =
+            others.entry(name).or_insert_with(|| self.world.compiler().elsewhere(datapath, chassis, &us, &tag));
         let (outcome, places) = explain(compiler.program(), arrival, frame);
         let (steps, fates) = Scene { compiler, links: None, us: &us }.tell(&outcome, &places, frame);
         Leg { outcome, steps, fates, run: Run::default() }
@@ -187,7 +191,7 @@ impl Engine {
             let (name, mut leg, addresses);
             if chassis == THIS_CHASSIS {
                 name = self.own_name();
-                leg = self.leg_here(arrival, &output.frame);
+                leg = self.leg_here(arrival, &output.frame, &output.frame);
                 addresses = peer.as_ref().map(|peer| (peer.remote, peer.local));
                 leg.run = match addresses {
                     Some((from, to)) => {
