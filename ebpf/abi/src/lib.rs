@@ -15,11 +15,13 @@
 //! | [`op`] | what a rule does: operations and the blocks that hold them |
 //! | [`topology`] | VIFs, logical ports, multicast groups, chassis, underlay |
 //! | [`verdict`] | the verdict cache: keys, results, guards |
+//! | [`exact`] | what each CPU keeps of it |
 //! | [`learning`] | the MAC table (OVN's FDB) and its events |
 //! | [`reason`] | why a packet was dropped; the kernel's error enum is its verdict |
 //! | [`monitor`] | what listeners and dry runs are told |
 //! | [`stats`] | counters, events, the per-CPU scratch slot's sizes |
 
+pub mod exact;
 pub mod field;
 pub mod learning;
 pub mod monitor;
@@ -34,7 +36,7 @@ pub mod verdict;
 /// Raise it whenever a key, a value, a word index or the meaning of an operation changes.
 ///
 /// The object carries it in its symbol [`LAYOUT_SYMBOL`]; user space refuses an object of another layout.
-pub const LAYOUT: u32 = 2 + if cfg!(feature = "swapped-layout") { 1_000_000 } else { 0 };
+pub const LAYOUT: u32 = 3 + if cfg!(feature = "swapped-layout") { 1_000_000 } else { 0 };
 
 /// Name of the object's symbol whose value is [`LAYOUT`] (`u32`, little-endian).
 pub const LAYOUT_SYMBOL: &str = "OX_LAYOUT";

@@ -21,6 +21,8 @@ pub struct State {
     /// Generation of `OX_VIFS`: another number whenever one of its entries was written or removed, and written after that. The programs keep
     /// entries per CPU while it stays the same.
     pub vifs: u32,
+    /// Epoch of the guards: another number whenever one of them was raised, and written after that. See [`crate::exact`].
+    pub epoch: u32,
 }
 
 /// [`State::flags`]: emit a [`DropEvent`] for drops (rate-limited by the reader's ring).
@@ -62,6 +64,8 @@ pub mod total {
     pub const EVENT_LOST: u32 = 10;
     /// Frames on the underlay that are not ours and went on to the host.
     pub const UNDERLAY_PASS: u32 = 11;
+    /// Those of [`CACHE_HIT`] for which the shared verdict was asked, because this CPU had not kept it ([`crate::exact`]) or was to ask again.
+    pub const SHARED_HIT: u32 = 12;
     /// How many there are.
     pub const COUNT: u32 = 16;
 }

@@ -1,21 +1,22 @@
-//! The verdict cache: look-up on the fast path, insertion at the end of a walk.
+//! The verdict cache: look-up on the fast path, first in what this CPU keeps (`exact.rs`), and insertion at the end of a walk.
 //!
 //! An entry is used while every guard it names is not newer than the version it was made under and its FDB generations are the ones it saw. The
 //! version is read before anything else and stamped on the entry, generations are read before the entries they cover: a walk that
 //! raced with a change leaves an entry that is stale already.
 
-use core::cell::Cell;
+use core::{cell::Cell, ptr};
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use oxbow_abi::{
+    exact::Exact,
     reason::Reason,
     stats::total,
-    verdict::{DELIVER, FDB_SLOTS, GUARDS, PATH, REWRITE_MAC, REWRITE_VLAN, TUNNEL, Verdict},
+    verdict::{DELIVER, FDB_SLOTS, GUARDS, PATH, REWRITE_MAC, REWRITE_VLAN, TUNNEL},
 };
 use oxbow_wire::parse::VECTOR;
 
 use crate::{
-    count,
+    count, exact,
     maps::{OX_DENIED, OX_FDB_GENERATIONS, OX_GUARDS, OX_VERDICTS},
     scratch::{Scratch, at},
     seen,
@@ -39,6 +40,12 @@ fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation
             _ => return false,
         }
     }
+    learned(fdb, generation)
+}
+
+/// Are the addresses that were asked for still where they were?
+#[inline(always)]
+pub fn learned(fdb: &[u32; FDB_SLOTS], generation: &[u32; FDB_SLOTS]) -> bool {
     let mut n = 0;
     while n < FDB_SLOTS {
         if fdb[n] == 0 {
@@ -54,32 +61,70 @@ fn valid(version: u32, guard: &[u32; GUARDS], fdb: &[u32; FDB_SLOTS], generation
     true
 }
 
-/// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk. `told`: somebody listens to what is forwarded.
+/// Forwards the frame by its cached verdict. `None` = there is none, or it is stale: walk. `epoch` is that of the guards; `told`: somebody listens to what is
+/// forwarded.
 #[inline(always)]
-pub fn forward(skb: Context, s: &Scratch, frame: &Direct, inner: u32, told: bool) -> Option<Result<i32, Reason>> {
-    let verdict = OX_VERDICTS.get_ptr_mut(s.key())?;
+pub fn forward(
+    skb: Context,
+    s: &Scratch,
+    frame: &Direct,
+    inner: u32,
+    epoch: u32,
+    told: bool,
+) -> Option<Result<i32, Reason>> {
+    let len = skb::len(skb);
+    let places = exact::places(s);
+    let mut ready = exact::find(places, s);
+    if told || ready.is_null() || !exact::hit(ready, epoch, len) {
+        ready = ask(skb, s, inner, epoch, told, places, ready);
+        if ready.is_null() {
+            return None;
+        }
+    }
+    count::totals(total::CACHE_HIT, len);
+    // SAFETY: a place of this CPU, or the one in the slot.
+    Some(apply(skb, unsafe { &*ready }, frame, inner))
+}
+
+/// Asks the shared verdict, and keeps it for the next packet, in `mine` if that is not null. Null = there is none, or it is stale.
+#[inline(always)]
+fn ask(
+    skb: Context,
+    s: &Scratch,
+    inner: u32,
+    epoch: u32,
+    told: bool,
+    places: exact::Places,
+    mine: *mut Exact,
+) -> *mut Exact {
+    let Some(verdict) = OX_VERDICTS.get_ptr_mut(s.key()) else { return ptr::null_mut() };
     // SAFETY: an entry of an LRU map stays readable memory; if it is evicted and reused while we look, we may read another flow's verdict
     // with that flow's guards: one packet goes where the other flow's go. The kernel reuses elements only under memory pressure of the map and after
     // an RCU-delayed free list, so this takes an eviction between these two instructions on another CPU.
     let v = unsafe { &mut *verdict };
     if !valid(v.version, &v.guard, &v.fdb, &v.fdb_generation) {
-        return None;
+        return ptr::null_mut();
     }
     let len = skb::len(skb);
-    // Two CPUs that forward one flow may lose each other's addition: the flow counts a packet too few, nothing else depends on it.
+    // Two CPUs that forward one flow may lose each other's addition: the flow counts a few packets too few, nothing else depends on it.
     v.hits += 1;
     v.bytes += u64::from(len);
-    count::totals(total::CACHE_HIT, len);
+    if !mine.is_null() {
+        exact::hand_over(mine, v);
+    }
+    count::totals(total::SHARED_HIT, len);
     if told {
         seen::hit(skb, s, v, inner);
     }
-    Some(apply(skb, v, frame, inner))
+    let place = if mine.is_null() { exact::vacate(places, s, epoch) } else { mine };
+    exact::fill(place, s, v, epoch);
+    place
 }
 
 #[inline(always)]
-fn apply(skb: Context, v: &Verdict, frame: &Direct, inner: u32) -> Result<i32, Reason> {
-    let (rewrite, ifindex) = (v.rewrite, v.ifindex);
-    if v.kind == TUNNEL {
+fn apply(skb: Context, v: &Exact, frame: &Direct, inner: u32) -> Result<i32, Reason> {
+    let (kind, rewrite, to) = (v.kind & 0xffff, v.kind >> 16, v.to);
+    if kind == TUNNEL {
         if rewrite & REWRITE_MAC != 0 {
             frame.set_mac(&v.mac).ok_or(Reason::Rewrite)?;
         }
@@ -87,7 +132,7 @@ fn apply(skb: Context, v: &Verdict, frame: &Direct, inner: u32) -> Result<i32, R
             retag(skb, v.vlan)?;
         }
         let s = Scratch::get().ok_or(Reason::Inconsistent)?;
-        s.send_chassis.set(v.chassis);
+        s.send_chassis.set(to);
         s.send_option.set(v.option);
         return Ok(SEND);
     }
@@ -103,7 +148,7 @@ fn apply(skb: Context, v: &Verdict, frame: &Direct, inner: u32) -> Result<i32, R
         retag(skb, v.vlan)?;
     }
     count::totals(total::VIF_TX, skb::len(skb));
-    Ok(skb::redirect(ifindex))
+    Ok(skb::redirect(to))
 }
 
 /// Replaces the outermost tag, if there is one, by `tci` (0 = none).

@@ -9,6 +9,7 @@ mod cache;
 mod classify;
 mod count;
 mod csum;
+mod exact;
 mod fanout;
 mod fdb;
 mod limit;

@@ -10,6 +10,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use oxbow_abi::{
+    exact::ExactSet,
     learning::{FDB_GENERATIONS, Fdb, FdbKey},
     monitor::{Listen, Pace},
     op::Block,
@@ -64,6 +65,9 @@ pub static OX_BLOCKS: Array<Block> = Array::pinned(32_768, 0);
 /// What whole walks came to.
 #[map]
 pub static OX_VERDICTS: LruHashMap<VerdictKey, Verdict> = LruHashMap::pinned(65_536, 0);
+/// What each CPU keeps of them. Mapped by user space, which reads the hits that are not in the verdicts yet; its pages also put the entries on cache lines.
+#[map]
+pub static OX_EXACT: Array<ExactSet> = Array::pinned(1, BPF_F_MMAPABLE);
 /// Walks that ended in a drop; apart, so that a flood of denied packets evicts no good flow.
 #[map]
 pub static OX_DENIED: LruHashMap<VerdictKey, Denied> = LruHashMap::pinned(8192, 0);

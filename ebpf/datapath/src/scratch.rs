@@ -9,6 +9,7 @@
 use core::cell::Cell;
 
 use oxbow_abi::{
+    exact::Exact,
     field::{ETH_DST, IP6_LABEL},
     op::SUBS,
     rule::{OPERANDS, WideKey},
@@ -112,6 +113,10 @@ pub struct Scratch {
     pub peer: Cell<PeerKey>,
     /// Verdict being built.
     pub verdict: Cell<Verdict>,
+    /// What a hit is to do, when no place of the exact-match cache is given to it.
+    pub exact: Cell<Exact>,
+    /// Counts flows that found all places of their set taken.
+    pub exact_turn: Cell<u32>,
     /// Denied verdict being built.
     pub denied: Cell<Denied>,
     /// Wide rule key being gathered.

@@ -103,6 +103,8 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
         s.base.set(0);
         return Err(Reason::NoPolicy);
     }
+    // SAFETY: as above; read before the guards, which are raised before it.
+    let epoch = unsafe { (&raw const (*state).epoch).read_volatile() };
     // SAFETY: as above; whoever begins to listen is told from some packet on.
     let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
     let frame = Direct::for_ip(skb, header + 16 + 12, header + INNER_IPV4, header + INNER);
@@ -120,7 +122,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     let key = s.new_key(geneve.vni | KEY_TUNNEL, inport | outport << 16);
     let quick = key::of_frame(&frame, geneve.inner, 0, key);
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, s, &frame, geneve.inner, told) {
+        if let Some(result) = cache::forward(skb, s, &frame, geneve.inner, epoch, told) {
             return result;
         }
         if let Some(denial) = cache::deny(skb, s) {

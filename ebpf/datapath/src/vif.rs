@@ -75,6 +75,8 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     if version == 0 {
         return Err(Reason::NoPolicy);
     }
+    // SAFETY: as above; read before the guards, which are raised before it.
+    let epoch = unsafe { (&raw const (*state).epoch).read_volatile() };
     // SAFETY: as above; whoever begins to listen is told from some packet on.
     let told = unsafe { (&raw const (*state).flags).read_volatile() } & STATE_TELL_FORWARDED != 0;
     let frame = Direct::for_ip(skb, 12, HEADERS_IPV4, HEADERS);
@@ -100,7 +102,7 @@ fn try_receive(skb: Context) -> Result<i32, Reason> {
     // A nested frame whose tag is still in the payload has its headers elsewhere: it walks. (The stack takes it out on real devices.)
     let quick = if nested != 0 && skb::tag(skb) == 0 { None } else { key::of_frame(&frame, 0, tag, key) };
     if quick.is_some() {
-        if let Some(result) = cache::forward(skb, s, &frame, 0, told) {
+        if let Some(result) = cache::forward(skb, s, &frame, 0, epoch, told) {
             return result;
         }
         if let Some(denial) = cache::deny(skb, s) {

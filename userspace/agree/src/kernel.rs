@@ -431,6 +431,7 @@ fn sizes() -> Sizes {
         lflows: 1 << 14,
         ports: 1 << 13,
         verdicts: 1 << 14,
+        exact: 1 << 10,
         denied: 1 << 12,
         fdb: 1 << 12,
         chunks: 1 << 10,

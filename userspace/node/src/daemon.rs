@@ -89,7 +89,7 @@ pub struct Options {
     pub attach: HookChoice,
     /// Room in a map, in entries, e.g. OX_RULES=2000000; repeatable. Maps: OX_RULES, OX_RULES_WIDE, OX_BLOCKS, OX_TUPLES,
     /// OX_TABLES, OX_LFLOWS, OX_VIFS, OX_PORTS, OX_GUARDS, OX_DATAPATHS, OX_GROUPS, OX_CHASSIS, OX_PEERS, OX_FDB, OX_VERDICTS,
-    /// OX_DENIED
+    /// OX_EXACT (for each CPU; 0 = none), OX_DENIED
     #[arg(long, value_name = "MAP=N", value_parser = parse_map_size)]
     pub map_size: Vec<(String, u32)>,
     /// Who forwards: eBPF programs, or the ovs-vswitchd of this host by OpenFlow flows in the integration bridge

@@ -65,16 +65,28 @@ impl Backend {
             state("OX_CHASSIS", self.chassis.len(), maps.chassis.max()),
             state("OX_FDB", maps.fdb.count()?, maps.fdb.max()),
             cache("OX_VERDICTS", maps.verdicts.count()?, maps.verdicts.max()),
+            cache("OX_EXACT", maps.exact.held()?, maps.exact.max()),
             cache("OX_DENIED", maps.denied.count()?, maps.denied.max()),
         ])
     }
 
-    /// The verdict cache and the cache of denied flows. Entries come and go while they are read.
+    /// The verdict cache, its hits with those that CPUs have counted for themselves, and the cache of denied flows. Entries come and go while they are
+    /// read.
     ///
     /// # Errors
     /// The maps cannot be read.
     pub fn verdicts(&self) -> Result<Caches, MapFailure> {
-        Ok((self.instance.maps.verdicts.snapshot()?, self.instance.maps.denied.snapshot()?))
+        let maps = &self.instance.maps;
+        let mut verdicts = maps.verdicts.snapshot()?;
+        // In this order: what a CPU hands over in between is missing until the next look, not there twice.
+        let kept = maps.exact.hits()?;
+        for (key, verdict) in &mut verdicts {
+            if let Some(counted) = kept.get(&(*key, verdict.created)) {
+                verdict.hits += counted.packets;
+                verdict.bytes += counted.bytes;
+            }
+        }
+        Ok((verdicts, maps.denied.snapshot()?))
     }
 
     /// Version in which a guard last changed.

@@ -7,8 +7,8 @@
 //! 3. `version = v + 1`: new packets use the new policy, whole;
 //! 4. VIFs and ports that are new or changed are written (never before the rules that guard them are in force), and the version is raised once
 //!    more: a packet of `v + 1` may have met an old one;
-//! 5. guards are raised to the version in force: cached verdicts that rest on what changed die; then the MAC table follows, whose entries
-//!    have generations of their own;
+//! 5. guards are raised to the version in force, then their epoch: cached verdicts that rest on what changed die; then the MAC table follows, whose
+//!    entries have generations of their own;
 //! 6. after a grace period what only `v` used is removed and its indexes are free again.
 //!
 //! Until step 3 a failure changes nothing: the next commit starts over from the same desired state.
@@ -108,6 +108,8 @@ pub struct Backend {
     version: u32,
     /// Generation of the VIF map: [`State::vifs`].
     vifs: u32,
+    /// Epoch of the guards: [`State::epoch`].
+    epoch: u32,
     limits: Limits,
     tables: Tables,
     blocks: Blocks,
@@ -139,6 +141,7 @@ impl Backend {
         Ok(Self {
             version: 0,
             vifs: 0,
+            epoch: 1,
             limits,
             tables: Tables::new(sizes.tables, sizes.tuples),
             blocks: Blocks::new(sizes.blocks),
@@ -301,6 +304,7 @@ impl Backend {
             bum_burst: self.limits.bum_burst,
             fdb_rate: self.limits.fdb_rate,
             vifs: self.vifs,
+            epoch: self.epoch,
         };
         self.instance.maps.state.set(0, &state)?;
         self.version = version;
@@ -334,13 +338,29 @@ impl Backend {
         for id in self.raised_chassis.drain(..) {
             self.guards.raise(Scope::Chassis(id.0));
         }
+        let mut raised = false;
         for guard in self.guards.raised() {
             self.instance.maps.guards.set(guard, &self.version)?;
+            raised = true;
+        }
+        if raised {
+            self.next_epoch()?;
         }
         self.guards.committed();
         let unheld = self.write_fdb(program)?;
         self.shortages.extend(unheld.map(|text| Shortage { port: None, text }));
         Ok(done)
+    }
+
+    /// Guards were raised: what CPUs keep of the verdicts is to be compared with them again.
+    ///
+    /// # Errors
+    /// The map cannot be written; CPUs go on with what they keep.
+    pub fn next_epoch(&mut self) -> Result<(), MapFailure> {
+        let mut state = self.instance.maps.state.get(0)?;
+        self.epoch = self.epoch.wrapping_add(1);
+        state.epoch = self.epoch;
+        self.instance.maps.state.set(0, &state)
     }
 
     /// What the last commit had no room for, although the rest of it is in force. Every commit tries again.

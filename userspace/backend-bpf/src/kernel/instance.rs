@@ -3,6 +3,7 @@
 use super::attach::{AttachError, Attachment, Hook, HookChoice, Links, Role};
 use super::counters::Counters;
 use super::events::Events;
+use super::exact::ExactCaches;
 use super::generations::Generations;
 use super::grace::GracePeriod;
 use super::map::{HashTable, MapFailure, Slots};
@@ -83,6 +84,9 @@ pub enum LoadError {
         /// Release of the kernel.
         release: String,
     },
+    /// The kernel does not say how many CPUs it may have.
+    #[error("cannot tell how many CPUs there may be: {0}")]
+    Cpus(#[source] std::io::Error),
     /// The maps for grace periods could not be made.
     #[error("cannot make the grace period maps: {0}")]
     Grace(#[source] std::io::Error),
@@ -122,6 +126,8 @@ pub struct Maps {
     pub fdb_generations: Generations,
     /// `OX_VERDICTS`
     pub verdicts: HashTable<VerdictKey, Verdict>,
+    /// `OX_EXACT`
+    pub exact: ExactCaches,
     /// `OX_DENIED`
     pub denied: HashTable<VerdictKey, Denied>,
 }
@@ -161,12 +167,16 @@ impl Instance {
         let pins = Pins::open(&config.bpffs, &config.system_id)?;
         let directory = pins.new_instance()?;
         let sizes = &config.sizes;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| LoadError::Cpus(source))?;
+        let (exact_sets, exact_all) = super::exact::sets(sizes.exact, cpus);
         let mut loader = EbpfLoader::new();
         // adjust_room's DECAP_L3 flags exist since 6.3; asked for on an older kernel they fail per packet, not at load.
         let decap_flags = u32::from(release >= (6, 3));
         loader
             .default_map_pin_directory(&directory)
             .override_global("OX_DECAP_L3", &decap_flags, true)
+            .override_global("OX_EXACT_SETS", &exact_sets, true)
+            .map_max_entries("OX_EXACT", exact_all)
             .map_pin_path("OX_FDB", pins.state().join("OX_FDB"))
             .map_max_entries("OX_VIFS", sizes.vifs)
             .map_max_entries("OX_DATAPATHS", sizes.datapaths)
@@ -229,6 +239,7 @@ impl Instance {
             fdb: HashTable::take(&mut ebpf, "OX_FDB")?,
             fdb_generations: Generations::take(&mut ebpf)?,
             verdicts: HashTable::take(&mut ebpf, "OX_VERDICTS")?,
+            exact: ExactCaches::take(&mut ebpf)?,
             denied: HashTable::take(&mut ebpf, "OX_DENIED")?,
         };
         let counters = Counters::take(&mut ebpf)?;

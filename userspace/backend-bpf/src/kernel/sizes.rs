@@ -3,6 +3,18 @@
 /// Entries of the verdict cache unless configured.
 pub const VERDICTS_DEFAULT: u32 = 131_072;
 
+/// Most entries of a CPU's exact-match cache unless configured: ten thousand flows with few of them sharing a set.
+const EXACT_MOST: usize = 1 << 14;
+/// Fewest.
+const EXACT_LEAST: usize = 1 << 10;
+/// Entries of all CPUs together: 64 MiB.
+const EXACT_ALL: usize = 1 << 19;
+
+/// Entries of each CPU's exact-match cache unless configured. Where there are many CPUs each has fewer flows to see.
+fn exact_default(cpus: usize) -> u32 {
+    (EXACT_ALL / cpus.max(1)).clamp(EXACT_LEAST, EXACT_MOST) as u32
+}
+
 /// Sizes of the maps, in entries. Hash maps without preallocation cost memory only for what they hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -26,6 +38,8 @@ pub struct Sizes {
     pub ports: u32,
     /// Verdict cache (`OX_VERDICTS`).
     pub verdicts: u32,
+    /// Verdicts that each CPU keeps for itself (`OX_EXACT`, 128 bytes each, for every possible CPU, allocated at start); 0 = none.
+    pub exact: u32,
     /// Cache of denied flows (`OX_DENIED`).
     pub denied: u32,
     /// MAC table (`OX_FDB`).
@@ -49,6 +63,7 @@ impl Default for Sizes {
             lflows: 1 << 17,
             ports: 1 << 18,
             verdicts: VERDICTS_DEFAULT,
+            exact: exact_default(aya::util::nr_cpus().unwrap_or(1)),
             denied: 1 << 14,
             fdb: 1 << 17,
             chunks: 1 << 16,
@@ -74,8 +89,9 @@ pub enum SizeError {
     },
 }
 
-/// The maps whose sizes can be chosen. `OX_GUARDS` has the size of `OX_PORTS`, `OX_PEERS` twice that of `OX_CHASSIS`.
-pub const MAPS: [&str; 16] = [
+/// The maps whose sizes can be chosen. `OX_GUARDS` has the size of `OX_PORTS`, `OX_PEERS` twice that of `OX_CHASSIS`; that of `OX_EXACT` is each CPU's, and
+/// may be 0.
+pub const MAPS: [&str; 17] = [
     "OX_RULES",
     "OX_RULES_WIDE",
     "OX_BLOCKS",
@@ -91,6 +107,7 @@ pub const MAPS: [&str; 16] = [
     "OX_PEERS",
     "OX_FDB",
     "OX_VERDICTS",
+    "OX_EXACT",
     "OX_DENIED",
 ];
 
@@ -100,7 +117,7 @@ impl Sizes {
     /// # Errors
     /// There is no such map, or the size is too small to work with.
     pub fn choose(&mut self, name: &str, entries: u32) -> Result<(), SizeError> {
-        if entries < 2 {
+        if entries < 2 && name != "OX_EXACT" {
             return Err(SizeError::TooSmall { name: name.to_owned() });
         }
         let size = match name {
@@ -117,6 +134,7 @@ impl Sizes {
             "OX_CHASSIS" | "OX_PEERS" => &mut self.chassis,
             "OX_FDB" => &mut self.fdb,
             "OX_VERDICTS" => &mut self.verdicts,
+            "OX_EXACT" => &mut self.exact,
             "OX_DENIED" => &mut self.denied,
             _ => return Err(SizeError::Unknown { name: name.to_owned() }),
         };
@@ -136,6 +154,14 @@ mod tests {
             sizes.choose(map, 3).unwrap();
             assert_ne!(sizes, Sizes::default(), "{map}");
         }
+    }
+
+    #[test]
+    fn what_cpus_keep_for_themselves_has_a_bound_for_all_of_them() {
+        assert_eq!([1, 2, 32, 64, 128, 4096].map(exact_default), [16_384, 16_384, 16_384, 8192, 4096, 1024]);
+        let mut sizes = Sizes::default();
+        sizes.choose("OX_EXACT", 0).unwrap();
+        assert_eq!(sizes.exact, 0);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(crate) const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`.
 pub(crate) const REDIRECT: u32 = 7;
 
+/// Sets of each CPU in its exact-match cache, unless a test says otherwise.
+const EXACT_SETS: u32 = 64;
+
 /// What a run came to.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -74,6 +77,7 @@ impl Rig {
         let hv = Netns::with_own_sys("dp").unwrap();
         let path = oxbow_testkit::artifacts::require_ebpf_object().unwrap();
         let object = std::fs::read(path).unwrap();
+        let cpus = u32::try_from(aya::util::nr_cpus().unwrap()).unwrap();
         let globals: Vec<(String, u32)> = globals.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
         let ebpf = hv
             .enter(move || {
@@ -95,6 +99,7 @@ impl Rig {
                     ("OX_BLOCKS", 512),
                     ("OX_VERDICTS", 4096),
                     ("OX_DENIED", 1024),
+                    ("OX_EXACT", EXACT_SETS * cpus),
                     ("OX_GUARDS", 64),
                     ("OX_FDB", 1024),
                     ("OX_LFLOWS", 1024),
@@ -104,6 +109,7 @@ impl Rig {
                 ] {
                     loader.map_max_entries(name, size);
                 }
+                loader.override_global("OX_EXACT_SETS", &EXACT_SETS, true);
                 for (name, value) in &globals {
                     loader.override_global(name, value, true);
                 }
@@ -135,7 +141,7 @@ impl Rig {
             tuple_slots: 1,
             stages: empty,
         };
-        rig.state(State { version: 1, flags: 0, fan_out_budget: 1000, ..State::default() });
+        rig.state(State { version: 1, flags: 0, fan_out_budget: 1000, epoch: 1, ..State::default() });
         rig.put_datapath();
         rig
     }
@@ -158,13 +164,16 @@ impl Rig {
     /// Sets version and knobs.
     pub(crate) fn state(&mut self, state: State) {
         let old: State = self.array("OX_STATE").get(&0, 0).unwrap().0;
-        let state = State { vifs: state.vifs.max(old.vifs), ..state };
+        let state = State { vifs: state.vifs.max(old.vifs), epoch: state.epoch.max(old.epoch), ..state };
         self.array("OX_STATE").set(0, Plain(state), 0).unwrap();
     }
 
-    /// Raises a guard.
+    /// Raises a guard, and says so.
     pub(crate) fn guard(&mut self, index: u32, version: u32) {
         self.array("OX_GUARDS").set(index, Plain(version), 0).unwrap();
+        let mut state: State = self.array("OX_STATE").get(&0, 0).unwrap().0;
+        state.epoch += 1;
+        self.state(state);
     }
 
     fn put_datapath(&mut self) {

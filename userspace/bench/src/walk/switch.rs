@@ -84,7 +84,8 @@ impl Switch {
         let version = backend.version();
         let maps = &mut backend.instance().maps;
         let guard = maps.datapaths.get(&datapath)?.context("no datapath")?.guard;
-        Ok(maps.guards.set(guard, &if stale { version + 1 } else { version })?)
+        maps.guards.set(guard, &if stale { version + 1 } else { version })?;
+        Ok(backend.next_epoch()?)
     }
 
     /// The switch in words.

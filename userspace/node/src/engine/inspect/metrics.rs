@@ -8,12 +8,13 @@ use oxbow_daemon::identity::{OVN_VERSION, OVS_VERSION};
 use std::collections::BTreeMap;
 
 /// Names of what `oxbow_abi::stats::total` counts.
-const TOTALS: [(u32, &str); 11] = [
+const TOTALS: [(u32, &str); 12] = [
     (total::VIF_RX, "vif_rx"),
     (total::VIF_TX, "vif_tx"),
     (total::TUNNEL_RX, "tunnel_rx"),
     (total::TUNNEL_TX, "tunnel_tx"),
     (total::CACHE_HIT, "cache_hit"),
+    (total::SHARED_HIT, "shared_hit"),
     (total::WALK, "walk"),
     (total::DENIED_HIT, "denied_hit"),
     (total::UNCACHEABLE, "uncacheable"),

@@ -1,0 +1,223 @@
+//! The exact-match cache: places of this CPU for the verdicts that it used last.
+//!
+//! A place belongs to one CPU, and is written by packets only. Like the scratch slot it is in no danger of a second packet on the same CPU; were that ever
+//! broken, a place that is being filled counts as empty, since its epoch is written last.
+
+use core::ptr;
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use oxbow_abi::{
+    exact::{Exact, ExactSet, HITS, WAYS},
+    verdict::{DELIVER, Verdict, VerdictKey},
+};
+use oxbow_wire::key::Words;
+
+use crate::{
+    cache,
+    maps::{OX_EXACT, OX_VERDICTS},
+    scratch::{Scratch, masked},
+};
+
+/// Sets of each CPU in `OX_EXACT`; 0 = there are none, every packet asks the shared cache. Set by the loader (`EbpfLoader::override_global`).
+#[unsafe(no_mangle)]
+pub static OX_EXACT_SETS: u32 = 0;
+
+/// Of the packets whose flow finds all its places taken by flows in use, one in so many gets one of them all the same.
+const TURN: u32 = 16;
+
+/// The places that a key may have. Null pointers stand for what is not there, here and below: of an `Option` that lives across a join the compiler
+/// copies the payload whether there is one or not, which the verifier refuses.
+#[derive(Clone, Copy)]
+pub struct Places {
+    set: *mut ExactSet,
+    /// Where to look first.
+    first: u32,
+}
+
+impl Places {
+    #[inline(always)]
+    fn place(&self, n: u32) -> *mut Exact {
+        let way = masked::<{ WAYS as i32 - 1 }>(self.first + n);
+        // SAFETY: the index is below WAYS.
+        unsafe { (&raw mut (*self.set).way).cast::<Exact>().add(way) }
+    }
+}
+
+/// Numbers without meaning, one for each word of a key.
+const SALT: [u64; 16] = [
+    0x1f83_d9ab, 0x5be0_cd19, 0x3c6e_f372, 0x254f_f53a, 0x510e_527f, 0x1b05_688c, 0x6a09_e667, 0x3b67_ae85, 0x428a_2f98,
+    0x7137_4491, 0x35c0_fbcf, 0x69b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x123f_82a4, 0x2b1c_5ed5,
+];
+
+/// Products of pairs of words, which do not wait for each other (NH, the first stage of UMAC, RFC 4418), then mixed. No secret is in it: whoever makes
+/// flows that share a set makes them slower for himself, and others' no slower than with as many flows that do not.
+#[inline(always)]
+fn hash(key: &Words) -> u64 {
+    let mut sum = 0u64;
+    let mut n = 0;
+    while n < 16 {
+        let (a, b) = (u64::from(key[n]) + SALT[n], u64::from(key[n + 1]) + SALT[n + 1]);
+        sum = sum.wrapping_add(a.wrapping_mul(b));
+        n += 2;
+    }
+    (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[inline(always)]
+fn words(key: &VerdictKey) -> &Words {
+    // SAFETY: a `VerdictKey` is these words (asserted in `wire`).
+    unsafe { &*ptr::from_ref(key).cast::<Words>() }
+}
+
+/// The places of this packet's key on this CPU; of the set null = the cache is off.
+#[inline(always)]
+pub fn places(s: &Scratch) -> Places {
+    // SAFETY: a constant of the object; volatile, because the compiler does not know the loader's value.
+    let sets = unsafe { (&raw const OX_EXACT_SETS).read_volatile() };
+    if sets == 0 {
+        return Places { set: ptr::null_mut(), first: 0 };
+    }
+    let hash = hash(words(s.key()));
+    // SAFETY: no memory is passed.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let set = ((hash >> 32) * u64::from(sets) >> 32) as u32;
+    let set = OX_EXACT.get_ptr_mut(cpu * sets + set).unwrap_or(ptr::null_mut());
+    Places { set, first: hash as u32 >> 29 }
+}
+
+/// The place that has this packet's key, whatever else is in it; null = none.
+#[inline(always)]
+pub fn find(places: Places, s: &Scratch) -> *mut Exact {
+    if places.set.is_null() {
+        return ptr::null_mut();
+    }
+    let key = words(s.key());
+    let mut n = 0;
+    while n < WAYS as u32 {
+        let place = places.place(n);
+        // SAFETY: a place of this CPU.
+        if same(words(unsafe { &(*place).key }), key) {
+            return place;
+        }
+        n += 1;
+    }
+    ptr::null_mut()
+}
+
+#[inline(always)]
+fn same(a: &Words, b: &Words) -> bool {
+    // What flows of one hash mostly differ in comes first.
+    if a[7] != b[7] || a[8] != b[8] || a[12] != b[12] {
+        return false;
+    }
+    let mut difference = 0;
+    let mut n = 0;
+    while n < 16 {
+        difference |= a[n] ^ b[n];
+        n += 1;
+    }
+    difference == 0
+}
+
+/// Is the place's entry good for this packet? Then it is counted.
+#[inline(always)]
+pub fn hit(place: *mut Exact, epoch: u32, len: u32) -> bool {
+    // SAFETY: a place of this CPU.
+    let entry = unsafe { &mut *place };
+    if entry.epoch != epoch || entry.hits >= HITS - 1 || !cache::learned(&entry.fdb, &entry.fdb_generation) {
+        return false;
+    }
+    entry.hits += 1;
+    entry.bytes += len;
+    true
+}
+
+/// Gives the verdict what the place counted for it. What it counted for another verdict with the same key is lost: user space finds it in the totals
+/// only.
+#[inline(always)]
+pub fn hand_over(place: *mut Exact, verdict: &mut Verdict) {
+    // SAFETY: a place of this CPU.
+    let entry = unsafe { &mut *place };
+    if entry.created == verdict.created {
+        verdict.hits += u64::from(entry.hits);
+        verdict.bytes += u64::from(entry.bytes);
+    }
+    entry.hits = 0;
+    entry.bytes = 0;
+}
+
+/// A place for a key that has none: an empty one, one that is stale, or, now and then, that of another flow. Otherwise the one in
+/// the slot, which lasts for this packet.
+#[inline(always)]
+pub fn vacate(places: Places, s: &Scratch, epoch: u32) -> *mut Exact {
+    let none = s.exact.as_ptr();
+    if places.set.is_null() {
+        return none;
+    }
+    let mut n = 0;
+    let mut found = ptr::null_mut::<Exact>();
+    while n < WAYS as u32 {
+        let place = places.place(n);
+        // SAFETY: a place of this CPU.
+        let entry = unsafe { &*place };
+        if entry.epoch != epoch || entry.kind == 0 {
+            found = place;
+            break;
+        }
+        n += 1;
+    }
+    if found.is_null() {
+        let turn = s.exact_turn.get().wrapping_add(1);
+        s.exact_turn.set(turn);
+        if turn % TURN != 0 {
+            return none;
+        }
+        found = places.place(turn / TURN);
+    }
+    // SAFETY: a place of this CPU.
+    let entry = unsafe { &*found };
+    if entry.hits != 0
+        && let Some(verdict) = OX_VERDICTS.get_ptr_mut(&entry.key)
+    {
+        // SAFETY: as in `cache::forward`.
+        hand_over(found, unsafe { &mut *verdict });
+    }
+    found
+}
+
+/// Puts a verdict that is valid in `epoch` into a place.
+#[inline(always)]
+pub fn fill(place: *mut Exact, s: &Scratch, v: &Verdict, epoch: u32) {
+    // SAFETY: a place of this CPU, or the slot's own. Volatile, so that the epoch is written first and last.
+    unsafe {
+        (&raw mut (*place).epoch).write_volatile(!epoch);
+        let (to, from) = ((&raw mut (*place).key).cast::<u32>(), words(s.key()));
+        let mut n = 0;
+        while n < 16 {
+            to.add(n).write_volatile(from[n]);
+            n += 1;
+        }
+        (&raw mut (*place).kind).write_volatile(v.kind | v.rewrite << 16);
+        (&raw mut (*place).to).write_volatile(if v.kind == DELIVER { v.ifindex } else { v.chassis });
+        (&raw mut (*place).vlan).write_volatile(v.vlan);
+        let (to, from) = ((&raw mut (*place).mac).cast::<u32>(), (&raw const v.mac).cast::<u32>());
+        let mut n = 0;
+        while n < 3 {
+            to.add(n).write_volatile(from.add(n).read());
+            n += 1;
+        }
+        (&raw mut (*place).option).write_volatile(v.option);
+        let mut n = 0;
+        while n < v.fdb.len() {
+            (&raw mut (*place).fdb[n]).write_volatile(v.fdb[n]);
+            (&raw mut (*place).fdb_generation[n]).write_volatile(v.fdb_generation[n]);
+            n += 1;
+        }
+        (&raw mut (*place).hits).write_volatile(0);
+        (&raw mut (*place).bytes).write_volatile(0);
+        (&raw mut (*place).created).write_volatile(v.created);
+        (&raw mut (*place).epoch).write_volatile(epoch);
+    }
+}
+
+const _: () = assert!(core::mem::offset_of!(Exact, mac) % 4 == 0 && core::mem::offset_of!(Verdict, mac) % 4 == 0);
