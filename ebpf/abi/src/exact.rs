@@ -10,11 +10,15 @@ use crate::verdict::{FDB_SLOTS, VerdictKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Places that a key may have: those of its set.
-pub const WAYS: usize = 4;
+///
+/// Map `OX_EXACT_TAGS` (array of `u64`) has a word for each set, with a byte from its key's hash for each way, the first in the lowest byte; 0 = empty. Map
+/// `OX_EXACT` (array of [`Exact`], which user space may map) has the entries, set after set. Each possible CPU has as many sets as the programs' constant
+/// `OX_EXACT_SETS` says.
+pub const WAYS: u32 = 8;
 /// Packets that an entry counts before the shared verdict is asked again: it gets the count, is used (its LRU order), and has to be still there.
 pub const HITS: u32 = 64;
 
-/// One flow on one CPU.
+/// Value of map `OX_EXACT`: one flow on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Exact {
@@ -44,13 +48,4 @@ pub struct Exact {
     pub created: u64,
 }
 
-/// Value of map `OX_EXACT`, an array that user space may map: for each possible CPU as many sets as the programs' constant `OX_EXACT_SETS` says.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct ExactSet {
-    /// Entries with the same hash.
-    pub way: [Exact; WAYS],
-}
-
 const _: () = assert!(size_of::<Exact>() == 128 && core::mem::offset_of!(Exact, epoch) == 64);
-const _: () = assert!(WAYS.is_power_of_two());

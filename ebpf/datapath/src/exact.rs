@@ -7,40 +7,56 @@ use core::ptr;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use oxbow_abi::{
-    exact::{Exact, ExactSet, HITS, WAYS},
+    exact::{Exact, HITS, WAYS},
     verdict::{DELIVER, Verdict, VerdictKey},
 };
 use oxbow_wire::key::Words;
 
 use crate::{
     cache,
-    maps::{OX_EXACT, OX_VERDICTS},
-    scratch::{Scratch, masked},
+    maps::{OX_EXACT, OX_EXACT_TAGS, OX_VERDICTS},
+    scratch::Scratch,
 };
 
 /// Sets of each CPU in `OX_EXACT`; 0 = there are none, every packet asks the shared cache. Set by the loader (`EbpfLoader::override_global`).
 #[unsafe(no_mangle)]
 pub static OX_EXACT_SETS: u32 = 0;
 
-/// Of the packets whose flow finds all its places taken by flows in use, one in so many gets one of them all the same.
-const TURN: u32 = 16;
+/// Bits of a number by chance that are to be zero before a flow in use loses its place to one that found none: one packet in sixteen.
+const TURN: u32 = 15;
+
+/// A one in every byte, and the highest bit of every byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHEST: u64 = ONES << 7;
 
 /// The places that a key may have. Null pointers stand for what is not there, here and below: of an `Option` that lives across a join the compiler
 /// copies the payload whether there is one or not, which the verifier refuses.
 #[derive(Clone, Copy)]
 pub struct Places {
-    set: *mut ExactSet,
-    /// Where to look first.
+    /// Tags of the set, one byte for each way; null = the cache is off.
+    tags: *mut u64,
+    /// The key's tag.
+    tag: u64,
+    /// Where the set begins in `OX_EXACT`.
     first: u32,
 }
 
-impl Places {
-    #[inline(always)]
-    fn place(&self, n: u32) -> *mut Exact {
-        let way = masked::<{ WAYS as i32 - 1 }>(self.first + n);
-        // SAFETY: the index is below WAYS.
-        unsafe { (&raw mut (*self.set).way).cast::<Exact>().add(way) }
-    }
+/// The ways (highest bit of their byte) whose tag is zero; above the lowest of them others may be named as well.
+#[inline(always)]
+fn zero(tags: u64) -> u64 {
+    tags.wrapping_sub(ONES) & !tags & HIGHEST
+}
+
+/// Number of the lowest way named.
+#[inline(always)]
+fn lowest(ways: u64) -> u32 {
+    // One bit, moved to the bottom of its byte, as a factor shifts the byte of its number to the top.
+    (((ways & ways.wrapping_neg()) >> 7).wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32
+}
+
+#[inline(always)]
+fn place(places: Places, way: u32) -> *mut Exact {
+    OX_EXACT.get_ptr_mut(places.first + way).unwrap_or(ptr::null_mut())
 }
 
 /// Numbers without meaning, one for each word of a key.
@@ -69,36 +85,40 @@ fn words(key: &VerdictKey) -> &Words {
     unsafe { &*ptr::from_ref(key).cast::<Words>() }
 }
 
-/// The places of this packet's key on this CPU; of the set null = the cache is off.
+/// The places of this packet's key on this CPU.
 #[inline(always)]
 pub fn places(s: &Scratch) -> Places {
     // SAFETY: a constant of the object; volatile, because the compiler does not know the loader's value.
     let sets = unsafe { (&raw const OX_EXACT_SETS).read_volatile() };
     if sets == 0 {
-        return Places { set: ptr::null_mut(), first: 0 };
+        return Places { tags: ptr::null_mut(), tag: 0, first: 0 };
     }
     let hash = hash(words(s.key()));
     // SAFETY: no memory is passed.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let set = ((hash >> 32) * u64::from(sets) >> 32) as u32;
-    let set = OX_EXACT.get_ptr_mut(cpu * sets + set).unwrap_or(ptr::null_mut());
-    Places { set, first: hash as u32 >> 29 }
+    let set = cpu * sets + ((hash >> 32) * u64::from(sets) >> 32) as u32;
+    let tags = OX_EXACT_TAGS.get_ptr_mut(set).unwrap_or(ptr::null_mut());
+    // 1 to 255, from bits that have no part in the set's number.
+    Places { tags, tag: 1 + ((hash >> 8 & 0xff_ffff) * 255 >> 24), first: set * WAYS }
 }
 
 /// The place that has this packet's key, whatever else is in it; null = none.
 #[inline(always)]
 pub fn find(places: Places, s: &Scratch) -> *mut Exact {
-    if places.set.is_null() {
+    if places.tags.is_null() {
         return ptr::null_mut();
     }
     let key = words(s.key());
+    // SAFETY: a word of this CPU.
+    let mut ways = zero(unsafe { *places.tags } ^ places.tag * ONES);
     let mut n = 0;
-    while n < WAYS as u32 {
-        let place = places.place(n);
+    while n < WAYS && ways != 0 {
+        let entry = place(places, lowest(ways));
         // SAFETY: a place of this CPU.
-        if same(words(unsafe { &(*place).key }), key) {
-            return place;
+        if !entry.is_null() && same(words(unsafe { &(*entry).key }), key) {
+            return entry;
         }
+        ways &= ways - 1;
         n += 1;
     }
     ptr::null_mut()
@@ -106,10 +126,6 @@ pub fn find(places: Places, s: &Scratch) -> *mut Exact {
 
 #[inline(always)]
 fn same(a: &Words, b: &Words) -> bool {
-    // What flows of one hash mostly differ in comes first.
-    if a[7] != b[7] || a[8] != b[8] || a[12] != b[12] {
-        return false;
-    }
     let mut difference = 0;
     let mut n = 0;
     while n < 16 {
@@ -146,43 +162,44 @@ pub fn hand_over(place: *mut Exact, verdict: &mut Verdict) {
     entry.bytes = 0;
 }
 
-/// A place for a key that has none: an empty one, one that is stale, or, now and then, that of another flow. Otherwise the one in
-/// the slot, which lasts for this packet.
+/// A place for a key that has none: an empty one; or, where there is none, one of the others if it is stale, or, now and then, all the same. Otherwise the
+/// one in the slot, which lasts for this packet.
 #[inline(always)]
 pub fn vacate(places: Places, s: &Scratch, epoch: u32) -> *mut Exact {
     let none = s.exact.as_ptr();
-    if places.set.is_null() {
+    if places.tags.is_null() {
         return none;
     }
-    let mut n = 0;
-    let mut found = ptr::null_mut::<Exact>();
-    while n < WAYS as u32 {
-        let place = places.place(n);
-        // SAFETY: a place of this CPU.
-        let entry = unsafe { &*place };
-        if entry.epoch != epoch || entry.kind == 0 {
-            found = place;
-            break;
-        }
-        n += 1;
-    }
-    if found.is_null() {
+    // SAFETY: a word of this CPU.
+    let tags = unsafe { *places.tags };
+    let empty = zero(tags);
+    let mut way = lowest(empty);
+    if empty == 0 {
         let turn = s.exact_turn.get().wrapping_add(1);
         s.exact_turn.set(turn);
-        if turn % TURN != 0 {
+        let mixed = turn.wrapping_mul(0x9e37_79b1);
+        way = mixed >> 29;
+        let entry = place(places, way);
+        // SAFETY: a place of this CPU.
+        if entry.is_null() || unsafe { (*entry).epoch } == epoch && mixed >> 16 & TURN != 0 {
             return none;
         }
-        found = places.place(turn / TURN);
+        // SAFETY: as above.
+        if unsafe { (*entry).hits } != 0
+            && let Some(verdict) = OX_VERDICTS.get_ptr_mut(unsafe { &(*entry).key })
+        {
+            // SAFETY: as in `cache::ask`.
+            hand_over(entry, unsafe { &mut *verdict });
+        }
     }
-    // SAFETY: a place of this CPU.
-    let entry = unsafe { &*found };
-    if entry.hits != 0
-        && let Some(verdict) = OX_VERDICTS.get_ptr_mut(&entry.key)
-    {
-        // SAFETY: as in `cache::forward`.
-        hand_over(found, unsafe { &mut *verdict });
+    let entry = place(places, way);
+    if entry.is_null() {
+        return none;
     }
-    found
+    let shift = way * 8;
+    // SAFETY: as above.
+    unsafe { *places.tags = tags & !(0xff << shift) | places.tag << shift };
+    entry
 }
 
 /// Puts a verdict that is valid in `epoch` into a place.

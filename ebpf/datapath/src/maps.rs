@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use oxbow_abi::{
-    exact::ExactSet,
+    exact::Exact,
     learning::{FDB_GENERATIONS, Fdb, FdbKey},
     monitor::{Listen, Pace},
     op::Block,
@@ -67,7 +67,10 @@ pub static OX_BLOCKS: Array<Block> = Array::pinned(32_768, 0);
 pub static OX_VERDICTS: LruHashMap<VerdictKey, Verdict> = LruHashMap::pinned(65_536, 0);
 /// What each CPU keeps of them. Mapped by user space, which reads the hits that are not in the verdicts yet; its pages also put the entries on cache lines.
 #[map]
-pub static OX_EXACT: Array<ExactSet> = Array::pinned(1, BPF_F_MMAPABLE);
+pub static OX_EXACT: Array<Exact> = Array::pinned(1, BPF_F_MMAPABLE);
+/// Their tags, eight in a word: few enough to stay in a CPU's nearest caches.
+#[map]
+pub static OX_EXACT_TAGS: Array<u64> = Array::pinned(1, 0);
 /// Walks that ended in a drop; apart, so that a flood of denied packets evicts no good flow.
 #[map]
 pub static OX_DENIED: LruHashMap<VerdictKey, Denied> = LruHashMap::pinned(8192, 0);

@@ -3,7 +3,7 @@
 
 use super::map::MapFailure;
 use aya::maps::{Map, MapData};
-use oxbow_abi::exact::{Exact, ExactSet, WAYS};
+use oxbow_abi::exact::{Exact, WAYS};
 use oxbow_abi::stats::Counter;
 use oxbow_abi::verdict::VerdictKey;
 use rustc_hash::FxHashMap;
@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 const NAME: &str = "OX_EXACT";
 
-/// Sets of each CPU (0 = the cache is off) and elements of the map for so many entries on each of `cpus`.
+/// Sets of each CPU (0 = the cache is off) and of all CPUs, for so many entries on each of `cpus`.
 pub(super) fn sets(entries: u32, cpus: usize) -> (u32, u32) {
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-    let each = entries.div_ceil(WAYS as u32);
-    match each.checked_mul(cpus) {
+    let each = entries.div_ceil(WAYS);
+    match each.checked_mul(cpus).filter(|all| all.checked_mul(WAYS).is_some()) {
         // A map has one element at least.
         Some(all) => (each, all.max(1)),
         None => (0, 1),
@@ -25,19 +25,19 @@ pub(super) fn sets(entries: u32, cpus: usize) -> (u32, u32) {
 /// The exact-match caches of all CPUs.
 pub struct ExactCaches {
     map: MapData,
-    sets: usize,
+    entries: u32,
 }
 
 impl ExactCaches {
     pub(super) fn take(ebpf: &mut aya::Ebpf) -> Result<Self, MapFailure> {
         let Some(Map::Array(map)) = ebpf.take_map(NAME) else { return Err(MapFailure::Missing { map: NAME }) };
-        let sets = map.info().map_err(|source| MapFailure::Map { map: NAME, source })?.max_entries() as usize;
-        Ok(Self { map, sets })
+        let entries = map.info().map_err(|source| MapFailure::Map { map: NAME, source })?.max_entries();
+        Ok(Self { map, entries })
     }
 
     /// Entries that all CPUs together have room for.
-    pub fn max(&self) -> u32 {
-        u32::try_from(self.sets * WAYS).unwrap_or(u32::MAX)
+    pub const fn max(&self) -> u32 {
+        self.entries
     }
 
     /// Entries in use, or left behind by flows that are no more.
@@ -67,7 +67,8 @@ impl ExactCaches {
     }
 
     fn each(&self, mut look: impl FnMut(&Exact)) -> Result<(), MapFailure> {
-        let bytes = self.sets * size_of::<ExactSet>();
+        let entries = self.entries as usize;
+        let bytes = entries * size_of::<Exact>();
         // SAFETY: a new shared mapping at an address that the kernel chooses, of not more than the map has.
         let base = unsafe {
             libc::mmap(
@@ -83,7 +84,7 @@ impl ExactCaches {
             return Err(MapFailure::Batch { map: NAME, count: 0, source: std::io::Error::last_os_error() });
         }
         let first = base.cast::<Exact>();
-        for n in 0..self.sets * WAYS {
+        for n in 0..entries {
             // SAFETY: inside the mapping, which is aligned to pages; read as volatile, since packets write meanwhile: an entry that is being written
             // may come out mixed, and then belongs to no verdict or is counted a little wrong until the next look.
             let kind = unsafe { (&raw const (*first.add(n)).kind).read_volatile() };
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_set_is_whole_and_a_map_is_never_empty() {
-        assert_eq!(sets(16_384, 2), (4096, 8192));
+        assert_eq!(sets(16_384, 2), (2048, 4096));
         assert_eq!(sets(1, 3), (1, 3));
         assert_eq!(sets(0, 8), (0, 1));
         assert_eq!(sets(u32::MAX, 128), (0, 1));

@@ -3,6 +3,7 @@
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
+use oxbow_abi::exact::WAYS;
 use oxbow_abi::learning::{Fdb, FdbKey};
 use oxbow_abi::monitor::{Listen, Pace, Seen};
 use oxbow_abi::op::{self, Block, Op};
@@ -99,7 +100,8 @@ impl Rig {
                     ("OX_BLOCKS", 512),
                     ("OX_VERDICTS", 4096),
                     ("OX_DENIED", 1024),
-                    ("OX_EXACT", EXACT_SETS * cpus),
+                    ("OX_EXACT_TAGS", EXACT_SETS * cpus),
+                    ("OX_EXACT", EXACT_SETS * cpus * WAYS),
                     ("OX_GUARDS", 64),
                     ("OX_FDB", 1024),
                     ("OX_LFLOWS", 1024),
