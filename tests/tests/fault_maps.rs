@@ -245,7 +245,7 @@ fn a_restart_with_too_small_a_map_leaves_the_policy_before_in_force() -> Result<
             traffic.goes_on()?;
         }
         // The caches are nothing but fast: any size does.
-        for map in ["OX_VERDICTS", "OX_DENIED"] {
+        for map in ["OX_VERDICTS", "OX_EXACT", "OX_DENIED"] {
             traffic.mark(map);
             restart_with(cloud, map, 2)?;
             until_in_force(&cloud.hypervisors()[0])?;

@@ -22,8 +22,10 @@ use crate::{
 #[unsafe(no_mangle)]
 pub static OX_EXACT_SETS: u32 = 0;
 
-/// Bits of a number by chance that are to be zero before a flow in use loses its place to one that found none: one packet in sixteen.
-const TURN: u32 = 15;
+/// Bits of a number by chance that are to be zero before a flow that found all places taken looks whether one of them is stale: one packet in four.
+const LOOK: u32 = 3;
+/// The same, before it takes the place even of a flow in use: one packet in sixteen.
+const TAKE: u32 = 15;
 
 /// A one in every byte, and the highest bit of every byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -162,8 +164,8 @@ pub fn hand_over(place: *mut Exact, verdict: &mut Verdict) {
     entry.bytes = 0;
 }
 
-/// A place for a key that has none: an empty one; or, where there is none, one of the others if it is stale, or, now and then, all the same. Otherwise the
-/// one in the slot, which lasts for this packet.
+/// A place for a key that has none: an empty one; or, where there is none, now and then one of the others. Otherwise the one in the slot, which lasts for
+/// this packet.
 #[inline(always)]
 pub fn vacate(places: Places, s: &Scratch, epoch: u32) -> *mut Exact {
     let none = s.exact.as_ptr();
@@ -178,10 +180,13 @@ pub fn vacate(places: Places, s: &Scratch, epoch: u32) -> *mut Exact {
         let turn = s.exact_turn.get().wrapping_add(1);
         s.exact_turn.set(turn);
         let mixed = turn.wrapping_mul(0x9e37_79b1);
+        if mixed >> 16 & LOOK != 0 {
+            return none;
+        }
         way = mixed >> 29;
         let entry = place(places, way);
         // SAFETY: a place of this CPU.
-        if entry.is_null() || unsafe { (*entry).epoch } == epoch && mixed >> 16 & TURN != 0 {
+        if entry.is_null() || unsafe { (*entry).epoch } == epoch && mixed >> 16 & TAKE != 0 {
             return none;
         }
         // SAFETY: as above.

@@ -4,6 +4,7 @@
 
 mod costs;
 mod empty;
+mod exact;
 mod fanout;
 mod forwarding;
 mod monitor;

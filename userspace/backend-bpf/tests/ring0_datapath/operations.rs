@@ -232,7 +232,7 @@ fn fdb_ops() -> (Op, Op, Op) {
 }
 
 /// A learning switch: `lookup_fdb`, `put_fdb` when not known there, `get_fdb`.
-fn learning() -> (Rig, u32, u32) {
+pub(crate) fn learning() -> (Rig, u32, u32) {
     let (mut rig, a, b) = pair();
     let (lookup, put, get) = fdb_ops();
     rig.rule((0, 0), 10, &[], &[lookup, next(0, 1)], 1);

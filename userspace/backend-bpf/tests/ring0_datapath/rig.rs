@@ -3,7 +3,7 @@
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use oxbow_abi::exact::WAYS;
+use oxbow_abi::exact::{Exact, WAYS};
 use oxbow_abi::learning::{Fdb, FdbKey};
 use oxbow_abi::monitor::{Listen, Pace, Seen};
 use oxbow_abi::op::{self, Block, Op};
@@ -455,6 +455,19 @@ impl Rig {
     pub(crate) fn verdicts(&mut self) -> Vec<(VerdictKey, Verdict)> {
         let map = self.hash::<VerdictKey, Verdict>("OX_VERDICTS");
         map.iter().map(|entry| entry.map(|(k, v)| (k.0, v.0)).unwrap()).collect()
+    }
+
+    /// Empties the verdict cache.
+    pub(crate) fn forget_verdicts(&mut self) {
+        for (key, _) in self.verdicts() {
+            self.hash::<VerdictKey, Verdict>("OX_VERDICTS").remove(&Plain(key)).unwrap();
+        }
+    }
+
+    /// What CPUs keep of it.
+    pub(crate) fn kept(&mut self) -> Vec<Exact> {
+        let map = self.array::<Exact>("OX_EXACT");
+        (0..map.len()).map(|n| map.get(&n, 0).unwrap().0).filter(|entry| entry.kind != 0).collect()
     }
 
     /// All denied flows.
