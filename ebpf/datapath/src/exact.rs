@@ -63,8 +63,22 @@ fn place(places: Places, way: u32) -> *mut Exact {
 
 /// Numbers without meaning, one for each word of a key.
 const SALT: [u64; 16] = [
-    0x1f83_d9ab, 0x5be0_cd19, 0x3c6e_f372, 0x254f_f53a, 0x510e_527f, 0x1b05_688c, 0x6a09_e667, 0x3b67_ae85, 0x428a_2f98,
-    0x7137_4491, 0x35c0_fbcf, 0x69b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x123f_82a4, 0x2b1c_5ed5,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+    0x3c6e_f372,
+    0x254f_f53a,
+    0x510e_527f,
+    0x1b05_688c,
+    0x6a09_e667,
+    0x3b67_ae85,
+    0x428a_2f98,
+    0x7137_4491,
+    0x35c0_fbcf,
+    0x69b5_dba5,
+    0x3956_c25b,
+    0x59f1_11f1,
+    0x123f_82a4,
+    0x2b1c_5ed5,
 ];
 
 /// Products of pairs of words, which do not wait for each other (NH, the first stage of UMAC, RFC 4418), then mixed. No secret is in it: whoever makes

@@ -1,7 +1,8 @@
 //! A hypervisor whose loaded programs forward real frames, beside the reference interpreter on the same program.
 //!
 //! Every VIF is a veth whose other end is in a namespace of guests; the underlay is one too, so that tunnelled frames are caught and thrown
-//! as they are on the wire. Each frame is sent twice: the first is walked, the second may be answered from the verdict cache.
+//! as they are on the wire. Each frame is sent three times: the first is walked, the second may be answered from the verdict cache, the third from what
+//! the CPU keeps of that.
 
 use crate::cloud::Hypervisor;
 use anyhow::{Context as _, Result, bail, ensure};

@@ -24,7 +24,7 @@ pub struct Tally {
     pub delivered: usize,
     /// Packets that ovn-trace could not judge, by reason; the programs are compared with the reference on them all the same.
     pub abstained: BTreeMap<&'static str, usize>,
-    /// Frames that the loaded programs were given: each packet twice on every hypervisor it reaches.
+    /// Frames that the loaded programs were given: each packet three times on every hypervisor it reaches.
     pub frames: usize,
     /// Of them, answered from the verdict cache.
     pub cached: u64,
@@ -73,7 +73,7 @@ struct KernelDisagreement<'a> {
 
 impl fmt::Display for KernelDisagreement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let which = if self.attempt == 0 { "walk" } else { "second time" };
+        let which = ["walk", "second time", "third time"][self.attempt];
         writeln!(f, "hypervisor {}, {:?} ({which}), frame", self.hypervisor, self.arrival)?;
         self.frame.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         writeln!(f, "\nthe reference says: {:#?}", self.outcome)?;
@@ -224,7 +224,7 @@ impl Session {
             let mut expected: Vec<Out> = outcome.outputs.iter().map(Out::from).collect();
             expected.sort();
             let kernel = self.kernels.get_mut(here).context("a tunnel to nowhere")?;
-            for attempt in 0..2 {
+            for attempt in 0..3 {
                 let actual = kernel.run(arrival, &frame, expected.len())?;
                 tally.frames += 1;
                 if !outcome.learned.is_empty() {

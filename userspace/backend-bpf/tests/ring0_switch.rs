@@ -140,6 +140,45 @@ fn a_lone_rule_is_followed_wherever_it_stands() {
     });
 }
 
+/// What CPUs keep of a verdict ends with it, is in its count, and in nobody else's way.
+#[test]
+fn a_commit_ends_what_cpus_keep_and_their_hits_are_the_verdicts() {
+    with(forwarding, |mut loaded| {
+        let ipv4 = frame(0x800);
+        for _ in 0..40 {
+            assert_eq!(loaded.send(&ipv4), REDIRECT);
+        }
+        let (verdicts, _) = loaded.backend.verdicts().unwrap();
+        let [(key, verdict)] = verdicts.as_slice() else { panic!("{verdicts:?}") };
+        assert_eq!((verdict.hits, verdict.bytes), (39, 39 * ipv4.len() as u64));
+        let kept = &loaded.backend.instance().maps.exact;
+        let held: u64 = kept.hits().unwrap().values().map(|count| count.packets).sum();
+        assert!(held > 30, "most of them are still with the CPU: {held}");
+        assert!(kept.hits().unwrap().keys().all(|(other, created)| (other, *created) == (key, verdict.created)));
+        let fill = loaded.backend.fill().unwrap();
+        let exact = fill.iter().find(|one| one.map == "OX_EXACT").unwrap();
+        let cpus = aya::util::nr_cpus().unwrap() as u64;
+        assert!(exact.cache && exact.capacity == 512 * cpus && (1..=cpus).contains(&exact.entries), "{exact:?}");
+        // What the backend says of the maps' content does not depend on it.
+        let content = loaded.backend.content(&|flow| flow.to_string()).unwrap();
+        assert_eq!(loaded.send(&ipv4), REDIRECT);
+        assert_eq!(loaded.backend.content(&|flow| flow.to_string()).unwrap(), content);
+        // A rule of another Ethernet type concerns the datapath's guard, and this flow with it: it walks once.
+        let walks = loaded.total(total::WALK);
+        let other = responder(&mut loaded.switch, 9);
+        loaded.commit(&Changes { rules_added: vec![other], ..Changes::default() });
+        for _ in 0..3 {
+            assert_eq!(loaded.send(&ipv4), REDIRECT);
+        }
+        assert_eq!(loaded.total(total::WALK), walks + 1);
+        // And at once when it is to pass no more.
+        let acts = vec![Act::Drop(oxbow_pipeline::ir::Cause::LogicalFlow)];
+        let denied = loaded.switch.rule(Pipeline::Ingress, 0, 90, &[(Field::EthType, 0x800)], acts);
+        loaded.commit(&Changes { rules_added: vec![denied], ..Changes::default() });
+        assert_eq!((loaded.send(&ipv4), loaded.send(&ipv4)), (SHOT, SHOT));
+    });
+}
+
 fn table() -> oxbow_pipeline::ir::TableId {
     oxbow_pipeline::ir::TableId { datapath: cloud::SWITCH, pipeline: Pipeline::Ingress, stage: 0 }
 }

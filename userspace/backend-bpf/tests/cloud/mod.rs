@@ -36,6 +36,7 @@ pub(crate) fn small() -> Sizes {
         lflows: 4096,
         ports: 1024,
         verdicts: 4096,
+        exact: 512,
         denied: 512,
         fdb: 1024,
         chunks: 256,
