@@ -122,6 +122,116 @@ pub(super) fn redirect(ns: &Netns, from: &str, to: &str) -> Result<Attached> {
     attach(&load(&code)?, ns, from)
 }
 
+/// `r1 = skb; r2 = at; r3 = the last `len` bytes of the stack; r4 = len; r5 = 0; call`, for the helpers that copy between frame and stack.
+fn copy(helper: i32, at: i32, len: i32) -> [u64; 7] {
+    [
+        op(0xbf, 1, 6, 0, 0),
+        op(0xb7, 2, 0, 0, at),
+        op(0xbf, 3, 10, 0, 0),
+        op(0x07, 3, 0, 0, -len),
+        op(0xb7, 4, 0, 0, len),
+        op(0xb7, 5, 0, 0, 0),
+        op(0x85, 0, 0, 0, helper),
+    ]
+}
+
+// Helpers (linux/bpf.h).
+const SKB_STORE_BYTES: i32 = 9;
+const REDIRECT: i32 = 23;
+const SKB_LOAD_BYTES: i32 = 26;
+const SKB_ADJUST_ROOM: i32 = 50;
+
+/// `bpf_skb_adjust_room(skb, bytes, BPF_ADJ_ROOM_MAC, flags)`.
+fn room(bytes: i32, flags: u64) -> [u64; 6] {
+    [
+        op(0xbf, 1, 6, 0, 0),
+        op(0xb7, 2, 0, 0, bytes),
+        op(0xb7, 3, 0, 0, 1),
+        op(0x18, 4, 0, 0, (flags as u32).cast_signed()),
+        op(0, 0, 0, 0, ((flags >> 32) as u32).cast_signed()),
+        op(0x85, 0, 0, 0, SKB_ADJUST_ROOM),
+    ]
+}
+
+/// A program that calls helpers one after the other, drops the frame when one of them fails (`each` ends in its call), and redirects.
+fn steps(before: &[u64], each: &[&[u64]], to: u32) -> Vec<u64> {
+    let mut code = before.to_vec();
+    let mut checks = Vec::new();
+    for step in each {
+        code.extend(*step);
+        checks.push(code.len());
+        code.push(0);
+    }
+    code.extend([op(0xb7, 1, 0, 0, to.cast_signed()), op(0xb7, 2, 0, 0, 0), op(0x85, 0, 0, 0, REDIRECT)]);
+    code.push(op(0x95, 0, 0, 0, 0));
+    let drop = code.len();
+    code.extend([op(0xb7, 0, 0, 0, 2), op(0x95, 0, 0, 0, 0)]);
+    for check in checks {
+        // If r0 is not zero: goto drop.
+        code[check] = op(0x55, 0, 0, (drop - check - 1) as i16, 0);
+    }
+    code
+}
+
+/// Outer headers: Ethernet, IPv4, UDP, Geneve with OVN's option.
+const OUTER: [u8; 58] = {
+    let mut header = [0; 58];
+    // To and from nobody in particular: the programs look at none of it.
+    (header[0], header[6]) = (2, 2);
+    header[12] = 0x08;
+    // IPv4, 104 bytes (a frame of 60 inside), don't fragment, UDP, 172.30.0.1 to 172.30.0.2.
+    (header[14], header[17], header[20], header[22], header[23]) = (0x45, 104, 0x40, 64, 17);
+    (header[24], header[25]) = (0xe2, 0x45);
+    (header[26], header[27], header[29]) = (172, 30, 1);
+    (header[30], header[31], header[33]) = (172, 30, 2);
+    // UDP to 6081, no checksum.
+    (header[34], header[36], header[37], header[39]) = (0xc0, 0x17, 0xc1, 84);
+    // Geneve: two words of options, critical, Ethernet, network 1; OVN's option.
+    (header[42], header[43], header[44], header[45], header[48]) = (2, 0x40, 0x65, 0x58, 1);
+    (header[50], header[51], header[52], header[53], header[55], header[57]) = (1, 2, 0x80, 1, 1, 2);
+    header
+};
+const OUTER_LEN: i32 = OUTER.len() as i32;
+const ETHER_LEN: i32 = 14;
+
+/// As [`redirect`], behind the same outer headers for every frame: what encapsulation costs by itself.
+///
+/// # Errors
+///
+/// As [`redirect`].
+pub(super) fn encapsulate(ns: &Netns, from: &str, to: &str) -> Result<Attached> {
+    let index = ns.enter(|| nix::net::if_::if_nametoindex(to))?.with_context(|| format!("no device {to}"))?;
+    // r6 = skb, and the headers on the stack, below the inner Ethernet header; the last two bytes are half a word.
+    let mut before = vec![op(0xbf, 6, 1, 0, 0)];
+    for (n, word) in OUTER.chunks(4).enumerate() {
+        let at = (n * 4) as i16 - (OUTER_LEN + ETHER_LEN) as i16;
+        before.push(match *word {
+            [a, b, c, d] => op(0x62, 10, 0, at, i32::from_ne_bytes([a, b, c, d])),
+            [a, b] => op(0x6a, 10, 0, at, i32::from(u16::from_ne_bytes([a, b]))),
+            _ => anyhow::bail!("headers of {OUTER_LEN} bytes"),
+        });
+    }
+    // FIXED_GSO, ENCAP_L3_IPV4, ENCAP_L4_UDP, ENCAP_L2_ETH, ENCAP_L2(14).
+    let flags = 1 | 1 << 1 | 1 << 4 | 1 << 6 | (ETHER_LEN as u64) << 56;
+    let load_ether = copy(SKB_LOAD_BYTES, 0, ETHER_LEN);
+    let (grow, store) = (room(OUTER_LEN, flags), copy(SKB_STORE_BYTES, 0, OUTER_LEN + ETHER_LEN));
+    attach(&load(&steps(&before, &[&load_ether, &grow, &store], index))?, ns, from)
+}
+
+/// As [`redirect`], without the outer headers that [`encapsulate`] put there.
+///
+/// # Errors
+///
+/// As [`redirect`].
+pub(super) fn strip(ns: &Netns, from: &str, to: &str) -> Result<Attached> {
+    let index = ns.enter(|| nix::net::if_::if_nametoindex(to))?.with_context(|| format!("no device {to}"))?;
+    let before = [op(0xbf, 6, 1, 0, 0)];
+    let (load_ether, store) = (copy(SKB_LOAD_BYTES, OUTER_LEN, ETHER_LEN), copy(SKB_STORE_BYTES, 0, ETHER_LEN));
+    // FIXED_GSO.
+    let shrink = room(-OUTER_LEN, 1);
+    attach(&load(&steps(&before, &[&load_ether, &shrink, &store], index))?, ns, from)
+}
+
 /// Counts and drops the IPv4 packets that arrive at a device, before the stack behind it sees them.
 #[derive(Debug)]
 pub(super) struct Sink {

@@ -181,6 +181,9 @@ impl OvnRig {
     }
 }
 
+/// A program of `bpf`, from device to device.
+type Attach = fn(&Netns, &str, &str) -> Result<Attached>;
+
 /// Two guests and whatever joins them, without OVN.
 #[derive(Debug)]
 pub(super) struct PlainRig {
@@ -250,12 +253,12 @@ impl PlainRig {
         Self::finish(Vec::new(), from, Receiver::Veth(to), NEIGHBOUR, vec![host])
     }
 
-    /// Guests on two hosts: each host has one program from its guest to the underlay and one back, without a tunnel.
+    /// Guests on two hosts: each host has one program from its guest to the underlay and one back, without a tunnel, or with one that is always the same.
     ///
     /// # Errors
     ///
     /// When devices or programs cannot be made.
-    pub(super) fn redirect_between_hosts(tap: bool) -> Result<Self> {
+    pub(super) fn redirect_between_hosts(tap: bool, tunnel: bool) -> Result<Self> {
         let (a, b) = (Netns::new("bare 1")?, Netns::new("bare 2")?);
         link::veth(&a, TUNNEL_DEVICE, &b, TUNNEL_DEVICE)?;
         for ns in [&a, &b] {
@@ -268,11 +271,16 @@ impl PlainRig {
         } else {
             (REMOTE, Receiver::Veth(behind_veth(&b, "vif2", REMOTE)?))
         };
+        let (there, here) = if tunnel {
+            (bpf::encapsulate as Attach, bpf::strip as Attach)
+        } else {
+            (bpf::redirect as Attach, bpf::redirect as Attach)
+        };
         let programs = vec![
-            bpf::redirect(&a, "vif1", TUNNEL_DEVICE)?,
-            bpf::redirect(&a, TUNNEL_DEVICE, "vif1")?,
-            bpf::redirect(&b, "vif2", TUNNEL_DEVICE)?,
-            bpf::redirect(&b, TUNNEL_DEVICE, "vif2")?,
+            there(&a, "vif1", TUNNEL_DEVICE)?,
+            here(&a, TUNNEL_DEVICE, "vif1")?,
+            there(&b, "vif2", TUNNEL_DEVICE)?,
+            here(&b, TUNNEL_DEVICE, "vif2")?,
         ];
         Self::finish(programs, from, to, place, vec![a, b])
     }

@@ -44,6 +44,9 @@ pub struct Args {
     /// Entries of the verdict cache [default: oxbow-node's, quick: 4096].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1024..))]
     verdicts: Option<u32>,
+    /// Entries of each CPU's exact-match cache, 0 = none [default: oxbow-node's].
+    #[arg(long)]
+    exact: Option<u32>,
     /// Copy the kernel's symbols (with those of the programs) here at the end, to read a profile by.
     #[arg(long, value_name = "FILE", hide = true)]
     symbols: Option<std::path::PathBuf>,
@@ -67,7 +70,7 @@ pub fn run(args: &Args, session: &mut Session) -> Result<()> {
         if !packets && !floods {
             continue;
         }
-        let switch = Switch::new(ports, verdicts)?;
+        let switch = Switch::new(ports, verdicts, args.exact)?;
         let mut rig = Rig::new(switch, floods::frames(flows.max(many), verdicts))?;
         let text = rig.switch.describe()?;
         session.say(&format!("{name}: {text}"));

@@ -32,7 +32,7 @@ pub(crate) struct Switch {
 
 impl Switch {
     /// Has ovn-northd write it, compiles and loads it.
-    pub(crate) fn new(ports: u32, verdicts: u32) -> Result<Switch> {
+    pub(crate) fn new(ports: u32, verdicts: u32, exact: Option<u32>) -> Result<Switch> {
         let south = southbound(ports)?;
         let mut compiler = Compiler::new(Options { vocabulary: Vocabulary::V23_03, ..Options::default() });
         south.feed(&mut compiler);
@@ -47,11 +47,13 @@ impl Switch {
         let datapath = *south.datapaths.keys().next().context("no datapath")?;
         let hypervisor = Netns::with_own_sys("bench-walk")?;
         hypervisor.ip(&format!("link add v0 index {FIRST_IFINDEX} type veth peer name g0"))?;
+        let mut sizes = Sizes { vifs: 1 << 14, verdicts, ..Sizes::default() };
+        sizes.exact = exact.unwrap_or(sizes.exact);
         let config = Config {
             bpffs: Path::new("/sys/fs/bpf").into(),
             system_id: "bench".into(),
             object: std::fs::read(artifacts::require_ebpf_object()?)?,
-            sizes: Sizes { vifs: 1 << 14, verdicts, ..Sizes::default() },
+            sizes,
             hook: HookChoice::Auto,
         };
         let limits = Limits { bum_rate: 0, fdb_rate: 0, ..Limits::default() };
