@@ -198,7 +198,11 @@ fn load_error(object: &Path, error: &LoadError) -> DataplaneError {
         LoadError::Program { .. } | LoadError::Missing { .. } | LoadError::Layout { .. } | LoadError::Map(_) => {
             format!("{object}: {}", chain(error))
         }
-        LoadError::Pins(_) | LoadError::Privilege(_) | LoadError::NoTcx { .. } | LoadError::Grace(_) => chain(error),
+        LoadError::Pins(_)
+        | LoadError::Privilege(_)
+        | LoadError::NoTcx { .. }
+        | LoadError::Cpus(_)
+        | LoadError::Grace(_) => chain(error),
     })
 }
 
