@@ -18,6 +18,7 @@ use oxbow_pipeline::ir::{
 };
 use oxbow_testkit::frames::Frames;
 use oxbow_testkit::netns::Netns;
+use oxbow_testkit::wait::{Look, PATIENCE, wait_until};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,10 +169,20 @@ fn from_far(inner: &[u8], outport: u32) -> Vec<u8> {
 #[test]
 fn a_dry_run_tells_every_step_and_changes_nothing() {
     let ns = Netns::with_own_sys("dry").unwrap();
+    // Devices that say nothing by themselves: no address, no neighbor discovery.
+    for scope in ["all", "default"] {
+        ns.run("sysctl", &["-qw", &format!("net.ipv6.conf.{scope}.disable_ipv6=1")]).unwrap();
+    }
     for name in ["v", "w", "u"] {
         ns.ip(&format!("link add {name}0 type veth peer name {name}1")).unwrap();
         ns.ip(&format!("link set {name}0 up")).unwrap();
         ns.ip(&format!("link set {name}1 up")).unwrap();
+        // Until the kernel has noticed the carrier it drops what is sent to a device.
+        wait_until(&format!("{name}0 is up"), PATIENCE, || {
+            let state = ns.run("cat", &[&format!("/sys/class/net/{name}0/operstate")])?;
+            Ok(Look::when(state.trim() == "up", || state))
+        })
+        .unwrap();
     }
     let wires: Vec<Frames> = ["v1", "w1", "u1"].iter().map(|device| Frames::open(&ns, device).unwrap()).collect();
     let sender = Frames::open(&ns, "v1").unwrap();

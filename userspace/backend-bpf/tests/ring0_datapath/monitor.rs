@@ -42,9 +42,12 @@ fn is_of(seen: &Seen, frame: &[u8]) {
 #[test]
 fn a_delivered_frame_is_told_by_the_walk_and_by_the_cache() {
     // As long as a record's head, longer, and shorter than any IP packet.
-    for frame in
-        [udp4(1, 2, b"hello"), udp4(1, 2, &[7; 400]), udp6(1, 2, &[9; 66]), [&MAC2[..], &MAC1, &[0x88, 0xb5]].concat()]
-    {
+    for frame in [
+        udp4(1, 2, b"hello"),
+        udp4(1, 2, &[7; 400]),
+        udp6(1, 2, &[9; 66]),
+        [&MAC2[..], &MAC1, &[0x88, 0xb5, 1]].concat(),
+    ] {
         let (mut rig, a, b) = pair();
         forward(&mut rig);
         assert_eq!(rig.vif_run(a, &frame).action, REDIRECT, "{:?}", rig.all_drops());
