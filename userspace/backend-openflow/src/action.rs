@@ -8,15 +8,16 @@ use crate::layout::{
     ADDRESSES, ADVERTISE, ADVERTISEMENT, DELIVERY, LEARNED_COOKIE, LEARNED_IDLE, LEARNED_LIMIT, LEARNED_PRIORITY, LIST,
     PORT_SEC_IN, PORT_SEC_OUT, REMOTE_OUTPUT, RESULT, ROUTER, SAME_PORT, SCRATCH, stage,
 };
-use crate::matching::{Has, Known, Unsupported, conjunction_id, storage};
+use crate::matching::{Has, Known, Unsupported, storage};
+use crate::numbers::PER_RULE;
 use crate::oxm::{self, ICMP6, IP6, Oxm, ones};
-use oxbow_pipeline::ir::{Act, Direction, Field, Pipeline, RuleId, Slice, Stages, width};
+use oxbow_pipeline::ir::{Act, Direction, Field, Pipeline, Slice, Stages, width};
 
 /// Where a list stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
-    /// The rule's number.
-    pub(crate) id: RuleId,
+    /// The first of the rule's numbers for lists ([`crate::numbers`]).
+    pub(crate) first: u32,
     /// The pipeline.
     pub(crate) pipeline: Pipeline,
     /// Where a stage starts on the datapath.
@@ -296,11 +297,10 @@ impl Writer<'_> {
     }
 
     fn advertise(&mut self, router: bool, acts: &[Act]) -> Result<(), Unsupported> {
-        if self.inside || self.lists > 0xf {
+        if self.inside || self.lists >= PER_RULE {
             return Err(Unsupported::Nested);
         }
-        // Numbered as conjunctions are: by the rule.
-        let id = conjunction_id(self.place.id, self.lists);
+        let id = self.place.first | self.lists as u32;
         self.lists += 1;
         let known = Known { eth_type: Some(IP6), protocol: Some(ICMP6), icmp6: Some(136) };
         let outer = std::mem::replace(&mut self.known, known);

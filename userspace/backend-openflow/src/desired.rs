@@ -149,6 +149,15 @@ pub(crate) struct Desired {
     groups_dirty: BTreeSet<u32>,
     /// Learned addresses that are to be forgotten: what deletes them.
     forget: BTreeSet<String>,
+    under_way: UnderWay,
+}
+
+/// What the switch is being told, and has perhaps not taken yet; wishes go on changing meanwhile.
+#[derive(Debug, Default)]
+struct UnderWay {
+    flows: Vec<(FlowKey, Option<Content>)>,
+    groups: Vec<(u32, Option<Arc<str>>)>,
+    forget: BTreeSet<String>,
 }
 
 impl Desired {
@@ -205,7 +214,7 @@ impl Desired {
     }
 
     /// What has to be told to the switch: groups that come before the flows that use them, flows, groups that go after them.
-    pub(crate) fn differences(&self) -> Vec<Line> {
+    fn differences(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut gone = Vec::new();
         for id in &self.groups_dirty {
@@ -234,23 +243,52 @@ impl Desired {
         lines
     }
 
-    /// The switch has taken all differences.
-    pub(crate) fn given(&mut self) {
-        for key in std::mem::take(&mut self.dirty) {
+    /// The switch is being told what differs: the lines that do it. Ends with [`Desired::end`].
+    pub(crate) fn begin(&mut self) -> Vec<Line> {
+        let lines = self.differences();
+        let flows = std::mem::take(&mut self.dirty).into_iter();
+        let content = |key: &FlowKey| self.flows.get(key).and_then(Slot::content);
+        self.under_way = UnderWay {
+            flows: flows.map(|key| (key.clone(), content(&key))).collect(),
+            groups: std::mem::take(&mut self.groups_dirty)
+                .into_iter()
+                .map(|id| (id, self.groups.get(&id).cloned()))
+                .collect(),
+            forget: std::mem::take(&mut self.forget),
+        };
+        lines
+    }
+
+    /// As [`Desired::begin`], when it is not known what the switch holds: it is being told all of it.
+    pub(crate) fn begin_anew(&mut self) {
+        self.dirty.extend(self.flows.keys().cloned());
+        self.groups_dirty.extend(self.groups.keys().chain(self.groups_given.keys()));
+        self.begin();
+    }
+
+    /// The switch has taken what it was told, or has not: then it is a difference again.
+    pub(crate) fn end(&mut self, is_taken: bool) {
+        let UnderWay { flows, groups, forget } = std::mem::take(&mut self.under_way);
+        if !is_taken {
+            self.dirty.extend(flows.into_iter().map(|(key, _)| key));
+            self.groups_dirty.extend(groups.into_iter().map(|(id, _)| id));
+            self.forget.extend(forget);
+            return;
+        }
+        for (key, content) in flows {
             if let Some(slot) = self.flows.get_mut(&key) {
-                slot.given = slot.content();
+                slot.given = content;
                 if slot.given.is_none() && slot.wishes.is_empty() {
                     self.flows.remove(&key);
                 }
             }
         }
-        for id in std::mem::take(&mut self.groups_dirty) {
-            match self.groups.get(&id) {
-                Some(buckets) => self.groups_given.insert(id, Arc::clone(buckets)),
+        for (id, buckets) in groups {
+            match buckets {
+                Some(buckets) => self.groups_given.insert(id, buckets),
                 None => self.groups_given.remove(&id),
             };
         }
-        self.forget.clear();
     }
 
     /// All flows as they should be: `cookie=…,table=…,priority=…,MATCH,actions=…`, sorted.
@@ -299,6 +337,11 @@ mod tests {
         Wish { owner: Owner::Rule(RuleId(rule)), lflow: LflowId(lflow), cookie: u64::from(lflow), body }
     }
 
+    fn given(desired: &mut Desired) {
+        desired.begin();
+        desired.end(true);
+    }
+
     fn texts(desired: &Desired) -> Vec<String> {
         desired.differences().into_iter().map(|line| line.text).collect()
     }
@@ -314,7 +357,11 @@ mod tests {
         assert_eq!(texts(&desired), [group, added]);
         // Until the switch has taken them they stay differences.
         assert_eq!(texts(&desired), [group, added]);
-        desired.given();
+        desired.begin();
+        assert!(texts(&desired).is_empty(), "it is on its way");
+        desired.end(false);
+        assert_eq!(texts(&desired), [group, added]);
+        given(&mut desired);
         assert!(texts(&desired).is_empty());
         desired.withdraw(Owner::Rule(RuleId(1)));
         desired.wish(key.clone(), wish(2, 7, Body::Acts("drop".into())));
@@ -325,8 +372,27 @@ mod tests {
             texts(&desired),
             ["flow delete_strict table=8,priority=100,metadata=0x1", "group delete group_id=5"]
         );
-        desired.given();
-        assert!(texts(&desired).is_empty() && desired.flow_texts().is_empty());
+        given(&mut desired);
+        assert!(texts(&desired).is_empty() && desired.flow_texts().is_empty() && desired.flows.is_empty());
+    }
+
+    #[test]
+    fn what_changes_while_the_switch_is_told_is_a_difference_from_what_it_was_told() {
+        let mut desired = Desired::default();
+        let key = FlowKey::new(8, 100, "metadata=0x1");
+        desired.wish(key.clone(), wish(1, 7, Body::Acts("drop".into())));
+        assert_eq!(desired.begin().len(), 1);
+        // Gone again before it is in force: it has to be deleted.
+        desired.withdraw(Owner::Rule(RuleId(1)));
+        desired.end(true);
+        assert_eq!(texts(&desired), ["flow delete_strict table=8,priority=100,metadata=0x1"]);
+        // And wanted again before that is: nothing is to be done, unless it was done.
+        desired.begin();
+        desired.wish(key.clone(), wish(1, 7, Body::Acts("drop".into())));
+        desired.end(true);
+        assert_eq!(texts(&desired), ["flow add cookie=0x7,table=8,priority=100,metadata=0x1,actions=drop"]);
+        given(&mut desired);
+        assert!(texts(&desired).is_empty());
     }
 
     #[test]

@@ -13,7 +13,10 @@
 //!                        ▼
 //!  model: follows the program; prints                                                                pure
 //!                        ▼
-//!  backend + switch: bundles through ovs-ofctl, refusals, comparison after a restart                 processes
+//!  follower: what has to be told, what came of it, refusals                                          pure
+//!                        │ exchange
+//!                        ▼
+//!  switch: bundles through ovs-ofctl, comparison after a restart                                     processes
 //! ```
 //!
 //! Invariants: nothing here decides what a packet may do (that is the pipeline's); a commit is one bundle, whole or not at all; what cannot be
@@ -22,9 +25,12 @@
 mod action;
 pub mod backend;
 mod desired;
+pub mod exchange;
+pub mod follower;
 pub mod layout;
 mod matching;
 pub mod model;
+mod numbers;
 pub mod ofctl;
 mod oxm;
 mod physical;
@@ -32,8 +38,10 @@ mod rules;
 pub mod switch;
 pub mod wiring;
 
-pub use backend::{Backend, CommitError, Committed};
+pub use backend::Backend;
+pub use exchange::{Committed, Exchange, Failure};
+pub use follower::Follower;
 pub use model::{Cookies, Model};
-pub use ofctl::OvsOfctl;
+pub use ofctl::{OvsOfctl, Running};
 pub use switch::{Learned, Switch, SwitchError};
 pub use wiring::{OfPort, Tunnel, Wiring};

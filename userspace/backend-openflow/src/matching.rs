@@ -9,8 +9,9 @@
 //! Whether a condition has several alternatives is decided by the rule alone: a set counts as several whatever is in it, so that a member more or
 //! less is a flow more or less.
 
+use crate::numbers::PER_RULE;
 use crate::oxm::{self, ICMP6, Needs, ones};
-use oxbow_pipeline::ir::{Alternatives, DatapathKey, Dim, Field, Masked, Program, RuleId, SetId, width};
+use oxbow_pipeline::ir::{Alternatives, DatapathKey, Dim, Field, Masked, Program, SetId, width};
 use std::fmt::Write as _;
 
 /// Why a rule cannot be expressed.
@@ -52,7 +53,7 @@ pub(crate) enum Unsupported {
 }
 
 /// Protocols that one rule may be about.
-const MOST: usize = 16;
+const MOST: usize = PER_RULE;
 
 /// What a flow's packets are known to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -170,8 +171,8 @@ pub(crate) struct Planned {
 pub(crate) struct Shape<'a> {
     /// Its datapath.
     pub(crate) datapath: DatapathKey,
-    /// Its number.
-    pub(crate) id: RuleId,
+    /// The first of its numbers for conjunctions ([`crate::numbers`]).
+    pub(crate) first: u32,
     /// Its conditions.
     pub(crate) dims: &'a [Dim],
     /// Fields that its actions touch.
@@ -201,15 +202,10 @@ pub(crate) fn plan(shape: Shape<'_>, program: &Program, only: Option<Only<'_>>) 
     }
     let mut all = Vec::new();
     for (n, known) in variants.into_iter().enumerate() {
-        let id = conjunction_id(shape.id, n);
+        let id = shape.first | n as u32;
         flows(shape, program, known, id, only, &mut all)?;
     }
     Ok(all)
-}
-
-/// Number of a rule's conjunction, and of lists of actions that need one: as stable as the rule's own.
-pub(crate) fn conjunction_id(rule: RuleId, n: usize) -> u32 {
-    rule.0 << 4 | (n as u32 & 0xf)
 }
 
 /// The protocols that a rule has to be told apart by.

@@ -172,14 +172,19 @@ impl Model {
         id
     }
 
-    /// What the switch has yet to be told.
-    pub(crate) fn differences(&self) -> Vec<Line> {
-        self.desired.differences()
+    /// The switch is being told what differs.
+    pub(crate) fn begin(&mut self) -> Vec<Line> {
+        self.desired.begin()
     }
 
-    /// The switch has been told.
-    pub(crate) fn given(&mut self) {
-        self.desired.given();
+    /// The switch is being told everything.
+    pub(crate) fn begin_anew(&mut self) {
+        self.desired.begin_anew();
+    }
+
+    /// The switch has taken what it was told, or has not.
+    pub(crate) fn end(&mut self, is_taken: bool) {
+        self.desired.end(is_taken);
     }
 
     /// The switch refuses a line. Returns whether there is something that can still be done about it: then the differences are others now.
@@ -202,7 +207,7 @@ impl Model {
     }
 
     /// All flows and groups as lines of an `ovs-ofctl bundle` file, groups first, each kind sorted: by number; by table, falling priority, match. The same
-    /// history gives the same text; another history to the same state may number groups and conjunctions otherwise.
+    /// state gives the same text, whatever its history, but for what [`crate::numbers`] says.
     #[must_use]
     pub fn print(&self) -> String {
         let groups = self.groups().iter().map(|(id, buckets)| format!("group add group_id={id},{buckets}\n"));

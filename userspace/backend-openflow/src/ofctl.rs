@@ -4,9 +4,10 @@ use crate::layout::{ADDRESSES, LEARNED_COOKIE, OPTION};
 use crate::switch::{Difference, Learned, Switch, SwitchError};
 use oxbow_pipeline::ir::{DatapathKey, Mac, PortKey};
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Read, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long one command may take, in seconds: a bundle of 100,000 flows needs a few.
 const PATIENCE: &str = "--timeout=120";
@@ -16,6 +17,63 @@ const PATIENCE: &str = "--timeout=120";
 pub struct OvsOfctl {
     program: PathBuf,
     bridge: String,
+    running: Running,
+}
+
+/// The `ovs-ofctl` that is running, for whoever wants it to end: what it has not told the bridge yet is told no more.
+#[derive(Clone, Debug, Default)]
+pub struct Running(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    child: Option<Child>,
+    is_over: bool,
+}
+
+impl Running {
+    /// Ends it, and lets no other one start.
+    pub fn end(&self) {
+        let mut slot = self.slot();
+        slot.is_over = true;
+        if let Some(child) = &mut slot.child {
+            // One that has ended by itself needs no killing; it is waited for by who started it.
+            let _ = child.kill();
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        // Nothing that is done under the lock leaves it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a command to its end.
+    fn output(&self, command: &mut Command) -> io::Result<Output> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut slot = self.slot();
+        if slot.is_over {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for the bridge any more"));
+        }
+        let mut child = command.spawn()?;
+        let pipes = (child.stdout.take(), child.stderr.take());
+        slot.child = Some(child);
+        drop(slot);
+        let read = |pipe: Option<Box<dyn Read + Send>>| -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
+            Ok(bytes)
+        };
+        let (stdout, stderr) = std::thread::scope(|scope| {
+            let errors = pipes.1.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+            let errors = scope.spawn(move || read(errors));
+            let stdout = read(pipes.0.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
+            (stdout, errors.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked"))))
+        });
+        // Both pipes are closed: it is ending.
+        let mut slot = self.slot();
+        let status = slot.child.take().map(|mut child| child.wait());
+        let status = status.unwrap_or_else(|| Err(io::Error::other("somebody else waited for it")))?;
+        Ok(Output { status, stdout: stdout?, stderr: stderr? })
+    }
 }
 
 /// What a command came to.
@@ -35,7 +93,13 @@ impl OvsOfctl {
     /// With another `ovs-ofctl`.
     #[must_use]
     pub fn with_program(program: PathBuf, bridge: &str) -> Self {
-        OvsOfctl { program, bridge: bridge.to_owned() }
+        OvsOfctl { program, bridge: bridge.to_owned(), running: Running::default() }
+    }
+
+    /// What ends a command that is running, from another thread.
+    #[must_use]
+    pub fn running(&self) -> Running {
+        self.running.clone()
     }
 
     fn command(&self) -> Command {
@@ -50,7 +114,9 @@ impl OvsOfctl {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Ran, SwitchError> {
-        let output = self.command().arg(PATIENCE).args(arguments).output().map_err(|error| self.run_error(&error))?;
+        let mut command = self.command();
+        command.arg(PATIENCE).args(arguments);
+        let output = self.running.output(&mut command).map_err(|error| self.run_error(&error))?;
         Ok(Ran {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -185,10 +251,21 @@ impl Switch for OvsOfctl {
         flows.map(|line| learned(line).ok_or_else(|| self.failed(format!("dump-flows says \"{line}\"")))).collect()
     }
 
-    fn packets(&mut self, cookie: u64) -> Result<u64, SwitchError> {
-        let text = self.ask(&["dump-aggregate", &self.bridge, &format!("cookie={cookie:#x}/-1")])?;
-        let count = text.split_whitespace().find_map(|word| word.strip_prefix("packet_count="));
-        count.and_then(|count| count.parse().ok()).ok_or_else(|| self.failed(format!("dump-aggregate says \"{text}\"")))
+    fn counters(&mut self) -> Result<BTreeMap<u64, u64>, SwitchError> {
+        let text = self.ask(&["--no-names", "dump-flows", &self.bridge])?;
+        let mut counters = BTreeMap::new();
+        for (cookie, packets) in text.lines().filter_map(counted) {
+            *counters.entry(cookie).or_default() += packets;
+        }
+        Ok(counters)
+    }
+
+    fn input_ports(&mut self, table: u8) -> Result<Vec<u32>, SwitchError> {
+        let text = self.ask(&["--no-names", "--no-stats", "dump-flows", &self.bridge, &format!("table={table}")])?;
+        let mut ports: Vec<u32> = text.lines().filter_map(input_port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Ok(ports)
     }
 }
 
@@ -259,9 +336,31 @@ fn learned(line: &str) -> Option<Learned> {
     Some(Learned { datapath, mac: Mac(mac), port })
 }
 
+/// ` cookie=0x1, duration=…, table=9, n_packets=5, …`: cookie and packets.
+fn counted(line: &str) -> Option<(u64, u64)> {
+    let value = |name: &str| line.trim().split(", ").find_map(|word| word.strip_prefix(name));
+    Some((number(value("cookie=")?)?, value("n_packets=")?.parse().ok()?))
+}
+
+/// The port that a flow takes packets from.
+fn input_port(line: &str) -> Option<u32> {
+    line.split_once("in_port=")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_and_counters_are_read_off_flows() {
+        let flows = [
+            " cookie=0x1, table=0, priority=100,in_port=3 actions=a",
+            " cookie=0x1, duration=9.8s, table=0, n_packets=12, n_bytes=7, priority=100,in_port=12,vlan_tci=0x0 actions=b",
+            " table=0, priority=0 actions=drop",
+        ];
+        assert_eq!(flows.map(input_port), [Some(3), Some(12), None]);
+        assert_eq!(flows.map(counted), [None, Some((1, 12)), None]);
+    }
 
     #[test]
     fn a_refusal_is_traced_to_its_line() {

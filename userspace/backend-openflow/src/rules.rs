@@ -5,12 +5,15 @@ use crate::desired::{Body, Desired, FlowKey, Owner, Wish};
 use crate::layout::{ADVERTISEMENT, RESULT, SCRATCH, stage, sub};
 use crate::matching::{self, Known, Only, Part, Planned, Shape, Unsupported};
 use crate::model::Cookies;
+use crate::numbers::Numbers;
+use crate::oxm::ones;
 use oxbow_pipeline::ir::{
     Act, Alternatives, Consequence, DatapathKey, Dim, Field, LflowId, Masked, Problem, Program, Rule, RuleId, SetId,
-    Stages, SubResult, SubRule,
+    Stages, SubResult, SubRule, width,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// A rule of either kind.
@@ -109,6 +112,30 @@ impl Source {
         }
     }
 
+    /// Whether it may be a conjunction, or has lists that stand elsewhere.
+    fn needs_numbers(&self) -> bool {
+        let several = |dim: &&Dim| match &dim.alternatives {
+            Alternatives::Set(_) => true,
+            // Bits of a field that has no mask become several values.
+            Alternatives::List(list) => list.len() > 1 || list.iter().any(|one| one.mask != ones(width(dim.field))),
+        };
+        self.dims().iter().filter(several).count() > 1 || advertises(self.acts())
+    }
+
+    /// What tells it from other rules, now and in another process: everything but the numbers that came with the order of events.
+    fn identity(&self, cookie: u64) -> impl Hash {
+        let dims = self.dims().iter().map(|dim| match &dim.alternatives {
+            Alternatives::Set(_) => (dim.field, None),
+            Alternatives::List(list) => (dim.field, Some(list.to_vec())),
+        });
+        let result = match self {
+            Source::Table(_) => None,
+            Source::Sub(rule) => Some(rule.result),
+        };
+        let place = (self.datapath(), self.table(), self.priority());
+        (place, cookie, dims.collect::<Vec<_>>(), self.acts().to_vec(), result)
+    }
+
     /// What closes its table.
     fn closing(&self) -> String {
         match self {
@@ -116,6 +143,15 @@ impl Source {
             Source::Sub(_) => answer(SubResult::Fail),
         }
     }
+}
+
+/// Whether a list makes neighbor advertisements.
+fn advertises(acts: &[Act]) -> bool {
+    acts.iter().any(|act| match act {
+        Act::NdNa { .. } => true,
+        Act::Clone(nested) => advertises(nested),
+        _ => false,
+    })
 }
 
 fn answer(result: SubResult) -> String {
@@ -130,6 +166,8 @@ fn answer(result: SubResult) -> String {
 struct Held {
     source: Source,
     cookie: u64,
+    /// The first of its numbers for conjunctions and lists; 0 for a rule that needs none.
+    first: u32,
     /// The actions, by what is known of the packets.
     texts: Vec<(Known, Arc<str>)>,
     asks: bool,
@@ -148,6 +186,7 @@ pub(crate) struct Rules {
     by_datapath: FxHashMap<DatapathKey, FxHashSet<RuleId>>,
     problems: BTreeMap<RuleId, Problem>,
     refused: Refusals,
+    numbers: Numbers,
     /// Tables that are closed, and by which rules.
     closed: FxHashMap<(DatapathKey, u8), BTreeSet<RuleId>>,
     asking: usize,
@@ -171,6 +210,7 @@ impl Rules {
 
     pub(crate) fn remove(&mut self, desired: &mut Desired, program: &Program, id: RuleId) {
         self.refused.remove(&id);
+        self.numbers.release(id);
         self.take(desired, program, id);
     }
 
@@ -196,7 +236,8 @@ impl Rules {
             }
         }
         self.by_datapath.entry(datapath).or_default().insert(id);
-        let mut held = Held { source, cookie, texts: Vec::new(), asks: false, whole: true };
+        let first = if source.needs_numbers() { self.numbers.first(id, &source.identity(cookie)) } else { 0 };
+        let mut held = Held { source, cookie, first, texts: Vec::new(), asks: false, whole: true };
         self.lower(desired, program, &mut held);
         self.asking += usize::from(held.asks);
         self.held.insert(id, held);
@@ -264,7 +305,7 @@ impl Rules {
             .filter(|id| {
                 self.held.get(id).is_some_and(|held| {
                     held.texts.iter().any(|(known, text)| {
-                        let now = actions(&held.source, stages, *known);
+                        let now = actions(held, stages, *known);
                         now.is_ok_and(|now| now.text != **text || !now.lists.is_empty())
                     })
                 })
@@ -286,8 +327,8 @@ impl Rules {
         for id in users {
             let Some(held) = self.held.get(&id).filter(|held| held.whole) else { continue };
             let owner = Owner::Rule(id);
-            let gone = plan(&held.source, program, Some(Only { set, members: removed }));
-            let come = plan(&held.source, program, Some(Only { set, members: added }));
+            let gone = plan(held, program, Some(Only { set, members: removed }));
+            let come = plan(held, program, Some(Only { set, members: added }));
             let (Ok(gone), Ok(come)) = (gone, come) else {
                 // A member that cannot be expressed: the rule as a whole decides what becomes of it.
                 self.again(desired, program, &[id]);
@@ -335,7 +376,7 @@ impl Rules {
             return;
         }
         let (refused, why) = self.refused.get(&id).cloned().unwrap_or_default();
-        let planned = match plan(&held.source, program, None) {
+        let planned = match plan(held, program, None) {
             Ok(planned) if refused < 2 => planned,
             Ok(_) => return self.close(desired, program, held, why),
             Err(error) => return self.close(desired, program, held, error.to_string()),
@@ -348,7 +389,7 @@ impl Rules {
             if held.texts.iter().any(|(other, _)| *other == known) {
                 continue;
             }
-            let lowered = match failed.is_none().then(|| actions(&held.source, stages, known)) {
+            let lowered = match failed.is_none().then(|| actions(held, stages, known)) {
                 Some(Ok(lowered)) => lowered,
                 Some(Err(error)) => {
                     failed = Some(error.to_string());
@@ -413,16 +454,17 @@ impl Held {
     }
 }
 
-fn plan(source: &Source, program: &Program, only: Option<Only<'_>>) -> Result<Vec<Planned>, Unsupported> {
+fn plan(held: &Held, program: &Program, only: Option<Only<'_>>) -> Result<Vec<Planned>, Unsupported> {
+    let Held { source, first, .. } = held;
     let touched = action::touched(source.acts());
-    let shape = Shape { datapath: source.datapath(), id: source.id(), dims: source.dims(), touched: &touched };
+    let shape = Shape { datapath: source.datapath(), first: *first, dims: source.dims(), touched: &touched };
     matching::plan(shape, program, only)
 }
 
-fn actions(source: &Source, stages: &Stages, known: Known) -> Result<action::Lowered, Unsupported> {
-    match source {
+fn actions(held: &Held, stages: &Stages, known: Known) -> Result<action::Lowered, Unsupported> {
+    match &held.source {
         Source::Table(rule) => {
-            let place = Place { id: rule.id, pipeline: rule.table.pipeline, stages };
+            let place = Place { first: held.first, pipeline: rule.table.pipeline, stages };
             action::lower(&rule.acts, place, known)
         }
         Source::Sub(rule) => Ok(action::Lowered { text: answer(rule.result), ..Default::default() }),

@@ -100,9 +100,15 @@ pub trait Switch {
     /// When the bridge does not answer.
     fn learned(&mut self) -> Result<Vec<Learned>, SwitchError>;
 
-    /// Packets that took flows with a cookie.
+    /// Packets that took flows, by their cookie; flows without one count as cookie 0.
     ///
     /// # Errors
     /// When the bridge does not answer.
-    fn packets(&mut self, cookie: u64) -> Result<u64, SwitchError>;
+    fn counters(&mut self) -> Result<BTreeMap<u64, u64>, SwitchError>;
+
+    /// Ports that flows of a table take packets from.
+    ///
+    /// # Errors
+    /// When the bridge does not answer.
+    fn input_ports(&mut self, table: u8) -> Result<Vec<u32>, SwitchError>;
 }

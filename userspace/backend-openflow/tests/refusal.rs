@@ -70,8 +70,12 @@ impl Switch for Picky {
         Ok(Vec::new())
     }
 
-    fn packets(&mut self, _cookie: u64) -> Result<u64, SwitchError> {
-        Ok(0)
+    fn counters(&mut self) -> Result<BTreeMap<u64, u64>, SwitchError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn input_ports(&mut self, _table: u8) -> Result<Vec<u32>, SwitchError> {
+        Ok(Vec::new())
     }
 }
 

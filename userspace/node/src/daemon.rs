@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::commands::{Command, commands};
 use crate::config::{Config, Identity};
 use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
-use crate::dataplane::openflow::{self, OpenFlow};
+use crate::dataplane::openflow;
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::POLICY_COMMIT;
 use crate::engine::{Engine, LFLOW_RUN, Leaving, NEXT_HOP, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
@@ -187,7 +187,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         epoch: Instant::now(),
         wake: Instant::now(),
         events: None,
-        events_serial: (0, 0),
+        events_serial: 0,
         events_after: Instant::now(),
         told_status: [None, None],
         audience: Audience::default(),
@@ -207,13 +207,14 @@ fn opener(options: &Options, dirs: &Dirs) -> Opener {
     }
     if options.backend == Backend::OpenFlow {
         let directory = dirs.ovs_run.clone();
+        let mut opening = openflow::Opening::default();
         return Box::new(move |_, config| {
             let Config { bridge, bridge_remote, .. } = config;
             let remote = bridge_remote.clone();
             let remote =
                 remote.unwrap_or_else(|| format!("unix:{}", directory.join(format!("{bridge}.mgmt")).display()));
             let location = openflow::Location { program: "ovs-ofctl".into(), bridge: bridge.clone(), remote };
-            Ok(Box::new(OpenFlow::open(location)) as Box<dyn Dataplane>)
+            Ok(Box::new(opening.open(location)?) as Box<dyn Dataplane>)
         });
     }
     let mut sizes = Sizes::default();
@@ -362,7 +363,7 @@ struct Node {
     epoch: Instant,
     wake: Instant,
     events: Option<AsyncFd<OwnedFd>>,
-    events_serial: (u64, u64),
+    events_serial: u64,
     events_after: Instant,
     told_status: [Option<String>; 2],
     /// Who listens to packets.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::artifacts::require_program;
@@ -106,6 +107,15 @@ impl DummySwitch {
             Some(process) => process.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Sends a signal to `ovs-vswitchd`: one that is stopped accepts connections and never answers.
+    ///
+    /// # Errors
+    ///
+    /// When none runs.
+    pub fn signal_vswitchd(&self, signal: Signal) -> Result<()> {
+        self.vswitchd.as_ref().context("no ovs-vswitchd runs")?.signal(signal)
     }
 
     /// Adds ports to `br-int`.

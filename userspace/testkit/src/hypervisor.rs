@@ -399,6 +399,18 @@ impl Hypervisor {
         }
     }
 
+    /// Sends a signal to `ovs-vswitchd`.
+    ///
+    /// # Errors
+    ///
+    /// When none runs.
+    pub fn signal_vswitchd(&self, signal: Signal) -> Result<()> {
+        match &self.vswitchd {
+            Some(process) => process.signal(signal),
+            None => bail!("{}: no ovs-vswitchd is running", self.name),
+        }
+    }
+
     /// Process ids of what runs on it beside its database: the controller, and `ovs-vswitchd` where it has one.
     pub fn daemons(&self) -> Vec<u32> {
         [&self.controller, &self.vswitchd].into_iter().flatten().map(Process::pid).collect()
@@ -433,17 +445,18 @@ impl Hypervisor {
             }
         }
         if self.node.has_vswitchd() {
+            // One without its database answers nobody.
             let bridge = format!("unix:{}", self.dir.join("br-int.mgmt").display());
             for command in ["dump-flows", "dump-groups", "dump-tlv-map"] {
                 part(
                     &format!("ovs-ofctl {command} br-int"),
-                    self.ns.run("ovs-ofctl", &["-OOpenFlow15", command, &bridge]),
+                    self.ns.run("ovs-ofctl", &["--timeout=5", "-OOpenFlow15", command, &bridge]),
                 );
             }
             let control = self.control("vswitchd");
             let control = control.display().to_string();
             for command in ["dpctl/dump-flows", "coverage/show", "ovs/route/show", "tnl/neigh/show"] {
-                part(command, self.ns.run("ovs-appctl", &["-t", &control, command]));
+                part(command, self.ns.run("ovs-appctl", &["--timeout=5", "-t", &control, command]));
             }
         } else {
             part("tc filter", self.ns.run("sh", &["-c", TC_FILTERS]));

@@ -3,7 +3,7 @@
 mod look;
 
 use super::inspect::{Inspect, Summary};
-use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, LogicalPort, Peer};
+use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, LogicalPort, Peer, Versions};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use oxbow_abi::learning::FdbKey;
 use oxbow_abi::reason::Reason;
@@ -320,11 +320,17 @@ impl Dataplane for Ebpf {
         (changed, failed)
     }
 
-    fn commit(&mut self, program: &Program, changes: &Changes, _cookies: Cookies<'_>) -> Result<(), DataplaneError> {
+    fn commit(
+        &mut self,
+        program: &Program,
+        changes: &Changes,
+        _cookies: Cookies<'_>,
+    ) -> Result<Versions, DataplaneError> {
         let start = Instant::now();
         let committed = self.backend.commit(program, changes).map_err(|error| commit_error(&error))?;
         tracing::debug!(target: "dataplane", "{committed:?} in {:?}", start.elapsed());
-        Ok(())
+        // In force when the call returns: one version is as good as another.
+        Ok(Versions::default())
     }
 
     fn shortages(&self) -> Vec<(Option<LogicalPort>, String)> {
@@ -332,7 +338,7 @@ impl Dataplane for Ebpf {
         self.backend.shortages().iter().map(|one| (one.port.map(port), one.text.clone())).collect()
     }
 
-    fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
+    fn activate(&mut self, _program: &Program) -> Result<bool, DataplaneError> {
         let strays = self.backend.activate().map_err(|error| attach_error("a device", &error))?;
         self.active = true;
         let hints = self.backend.hints().map_err(|error| DataplaneError::Other(chain(&error)))?;
@@ -340,7 +346,7 @@ impl Dataplane for Ebpf {
         for stray in strays {
             tracing::info!(target: "dataplane", "detached {stray}, which nothing needs any more");
         }
-        Ok(())
+        Ok(true)
     }
 
     fn is_active(&self) -> bool {

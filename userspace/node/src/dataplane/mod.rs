@@ -106,6 +106,8 @@ pub enum Event {
     },
     /// The switch that held our flows is gone.
     SwitchGone,
+    /// What the switch was told has ended, one way or the other, or it can be told something again: the next [`Dataplane::commit`] knows.
+    SwitchAnswered,
     /// A frame was dropped (rate-limited sample).
     Dropped {
         /// Name of the reason.
@@ -181,12 +183,17 @@ pub trait Dataplane: Devices + Send {
     /// peer's problem: what can be done for the others is done, and the next call tries again.
     fn set_peers(&mut self, peers: &[Peer]) -> (bool, Option<DataplaneError>);
 
-    /// Puts a difference in force, whole, as one version. After an error the version before is in force, and a later call, also
-    /// with an empty difference, tries again.
+    /// Puts a difference in force, whole, as one version, or begins to: [`Event::SwitchAnswered`] tells that there is more to know by another call.
+    /// After an error the version before is in force, and a later call, also with an empty difference, tries again.
     ///
     /// # Errors
-    /// What the maps say.
-    fn commit(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) -> Result<(), DataplaneError>;
+    /// What the maps say, or what the switch said to an earlier call.
+    fn commit(
+        &mut self,
+        program: &Program,
+        changes: &Changes,
+        cookies: Cookies<'_>,
+    ) -> Result<Versions, DataplaneError>;
 
     /// What the last commit had no room for, although the rest of it is in force: the port that is not served, or none where no port
     /// waits for it; and what is full, in words. Every commit tries again.
@@ -195,22 +202,17 @@ pub trait Dataplane: Devices + Send {
     }
 
     /// Lets the attached devices run what was committed, which is this program. Until then devices that a former process served go on with its policy, and others
-    /// pass nothing.
+    /// pass nothing. False when that has begun and [`Event::SwitchAnswered`] tells to ask again.
     ///
     /// # Errors
     /// What attaching says.
-    fn activate(&mut self, program: &Program) -> Result<(), DataplaneError>;
+    fn activate(&mut self, program: &Program) -> Result<bool, DataplaneError>;
 
-    /// Whether [`Dataplane::activate`] has been called.
+    /// Whether [`Dataplane::activate`] has come to its end.
     fn is_active(&self) -> bool;
 
     /// A descriptor that is readable when there are events.
     fn event_descriptor(&self) -> Option<OwnedFd>;
-
-    /// How often that descriptor became another one.
-    fn sessions(&self) -> u64 {
-        0
-    }
 
     /// How long events are let gather before they are taken.
     fn event_pause(&self) -> Duration {
@@ -279,6 +281,15 @@ pub trait Dataplane: Devices + Send {
     fn remove_everything(self: Box<Self>) -> Result<(), DataplaneError>;
 }
 
+/// Versions of the policy, numbered as they are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// The one that holds what a call of [`Dataplane::commit`] said, and all calls before it.
+    pub asked: u64,
+    /// The newest one in force.
+    pub in_force: u64,
+}
+
 /// Number that marks what belongs to a logical flow, for dataplanes that show such a number to people: the first 32 bits of the row's
 /// `_uuid`, as ovn-controller's cookies have them.
 pub type Cookies<'a> = &'a dyn Fn(LflowId) -> u64;
@@ -289,7 +300,7 @@ pub type Opener = Box<dyn FnMut(&str, &Config) -> Result<Box<dyn Dataplane>, Dat
 pub mod fake {
     //! A dataplane that only remembers: for tests of everything above it.
 
-    use super::{Cookies, Dataplane, DataplaneError, Devices, Event, Peer};
+    use super::{Cookies, Dataplane, DataplaneError, Devices, Event, Peer, Versions};
     use oxbow_pipeline::ir::{Changes, Program};
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -324,14 +335,14 @@ pub mod fake {
             _program: &Program,
             _changes: &Changes,
             _cookies: Cookies<'_>,
-        ) -> Result<(), DataplaneError> {
+        ) -> Result<Versions, DataplaneError> {
             self.commits += 1;
-            Ok(())
+            Ok(Versions::default())
         }
 
-        fn activate(&mut self, _program: &Program) -> Result<(), DataplaneError> {
+        fn activate(&mut self, _program: &Program) -> Result<bool, DataplaneError> {
             self.active = true;
-            Ok(())
+            Ok(true)
         }
 
         fn is_active(&self) -> bool {

@@ -33,7 +33,7 @@ use crate::zones::Zones;
 use oxbow_daemon::coverage::Counter;
 use oxbow_ovsdb::{Condition, Outcome, Replica, RowChange, TableDef, Transaction};
 use oxbow_schema::{ovs, sb};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 /// Full computations of the flows that are installed.
 pub static LFLOW_RUN: Counter = Counter::new("lflow_run");
@@ -147,6 +147,12 @@ pub struct Engine {
     /// Devices whose guests are waited for.
     listeners: Listeners,
     committed: HashSet<LocalVif>,
+    /// The dataplane cannot be opened because the switch does not answer.
+    is_silent: bool,
+    /// What is to be served by versions that were asked for and are not in force yet.
+    under_way: VecDeque<(u64, HashSet<LocalVif>)>,
+    /// The dataplane knows more by another commit.
+    answered: bool,
     commit_error: Option<String>,
     /// What the last commit had no room for.
     shortages: Vec<(Option<LogicalPort>, String)>,
@@ -209,6 +215,9 @@ impl Engine {
             underlays: BTreeSet::new(),
             listeners: Listeners::default(),
             committed: HashSet::new(),
+            is_silent: false,
+            under_way: VecDeque::new(),
+            answered: false,
             commit_error: None,
             shortages: Vec::new(),
             retry_kernel_at_ms: 0,

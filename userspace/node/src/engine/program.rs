@@ -3,13 +3,13 @@
 use super::{Engine, LFLOW_RUN, POLICY_COMMIT, RETRY_MS};
 use crate::backend::{Backend, Beside, Numbering};
 use crate::config::Config;
-use crate::dataplane::{DataplaneError, Event, LocalVif};
+use crate::dataplane::{DataplaneError, Event, LocalVif, Versions};
 use crate::rows::{Chassis, Uuid};
 use crate::vif::{Outcome as VifOutcome, Phase, Ports};
 use crate::world::World;
 use oxbow_daemon::stopwatch;
 use oxbow_ovsdb::Replica;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// A switch that does not answer is tried again after this long: it may be starting.
 const UNREACHABLE_MS: u64 = 200;
@@ -50,9 +50,12 @@ impl Engine {
                 self.dataplane = Some(dataplane);
                 self.opened_for = Some(place);
                 self.open_error = None;
+                self.is_silent = false;
                 self.attached.clear();
                 self.underlays.clear();
                 self.committed.clear();
+                self.under_way.clear();
+                self.answered = false;
                 self.commit_error = None;
                 self.shortages.clear();
                 self.rebuild = false;
@@ -65,7 +68,9 @@ impl Engine {
                 };
             }
             Err(error) => {
-                self.retry_kernel_at_ms = now_ms + super::TICK_MS;
+                self.is_silent = matches!(error, DataplaneError::Unreachable(_));
+                let pause = if self.is_silent { UNREACHABLE_MS } else { super::TICK_MS };
+                self.retry_kernel_at_ms = now_ms + pause;
                 self.open_error = Some(error.to_string());
             }
         }
@@ -92,6 +97,10 @@ impl Engine {
                     // The commit that is tried again finds the next one, and gives it everything.
                     self.commit_error = Some("the switch is gone".to_owned());
                     self.retry_kernel_at_ms = 0;
+                    matters = true;
+                }
+                Event::SwitchAnswered => {
+                    self.answered = true;
                     matters = true;
                 }
                 Event::NextHop { peer } => {
@@ -183,15 +192,17 @@ impl Engine {
         let changes = stopwatch::time("flow-generation", || self.world.place(&self.sb, &local, &serve, &self.mesh, us));
         self.world_changed |= !changes.is_empty();
         let Some(dataplane) = &mut self.dataplane else { return progress };
-        let wanted = serve.into_iter().collect();
+        let wanted: HashSet<LocalVif> = serve.into_iter().collect();
+        let answered = std::mem::take(&mut self.answered);
         let is_short = self.commit_error.is_some() || !self.shortages.is_empty();
         let retry = is_short && now_ms >= self.retry_kernel_at_ms;
         // A peer that there is no room for is no reason to hold back the policy, and what changed in it must reach the dataplane whatever
         // happens: it is told once.
         let (peer_error, tried) = stopwatch::time("flow-installation", || {
             let (peers, peer_error) = dataplane.set_peers(&self.mesh.peers);
-            let is_new = self.commit_error.is_none() && self.committed != wanted;
-            let is_due = peers || retry || is_new || !changes.is_empty();
+            let asked = self.under_way.back().map_or(&self.committed, |(_, asked)| asked);
+            let is_new = self.commit_error.is_none() && *asked != wanted;
+            let is_due = peers || retry || answered || is_new || !changes.is_empty();
             let compiler = self.world.compiler();
             let cookies = |id| compiler.flow(id).map_or(0, |row| u64::try_from(row.uuid.0 >> 96).unwrap_or(0));
             (peer_error, is_due.then(|| dataplane.commit(compiler.program(), &changes, &cookies)))
@@ -199,11 +210,20 @@ impl Engine {
         match tried {
             // Nothing to do, or not before the time to try again.
             None => {}
-            Some(Ok(())) => {
+            Some(Ok(Versions { asked, in_force })) => {
                 POLICY_COMMIT.hit();
-                progress |= self.committed != wanted;
-                self.committed = wanted;
-                self.commit_error = None;
+                match self.under_way.back_mut() {
+                    Some((version, latest)) if *version == asked => *latest = wanted,
+                    _ => self.under_way.push_back((asked, wanted)),
+                }
+                while self.under_way.front().is_some_and(|(version, _)| *version <= in_force)
+                    && let Some((_, served)) = self.under_way.pop_front()
+                {
+                    progress |= self.committed != served;
+                    self.committed = served;
+                    // As long as nothing has come into force, what was wrong last is all that is known.
+                    self.commit_error = None;
+                }
                 // What there is no room for waits alone.
                 let shortages = dataplane.shortages();
                 progress |= self.shortages != shortages;
@@ -242,11 +262,13 @@ impl Engine {
             return false;
         }
         match dataplane.activate(self.world.compiler().program()) {
-            Ok(()) => {
+            Ok(true) => {
                 tracing::info!(target: "dataplane", "the dataplane is in force");
                 LFLOW_RUN.hit();
+                self.tell("activation", Vec::new());
                 true
             }
+            Ok(false) => false,
             Err(error) => {
                 self.tell("activation", vec![error.to_string()]);
                 false

@@ -35,6 +35,10 @@ impl Engine {
         }
         let ours = self.sb.our_chassis(&system_id).cloned();
         self.update_mesh(&config, now_ms);
+        if self.is_silent {
+            // Which ports a former process's flows serve is not known: nothing is decided about them.
+            return;
+        }
         let mut out = self.pass(&config, ours.as_ref(), now_ms, wall_ms);
         if !out.ports.is_empty() && self.sb_line.can_write(now_ms)
             || self.watch.differs(&self.interest(&config, &out, ours.as_ref()))
@@ -344,7 +348,10 @@ impl Engine {
         let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
         let is_active = self.dataplane.as_ref().is_some_and(|dataplane| dataplane.is_active());
         let progress = Progress {
-            is_programmed: self.commit_error.is_none() && is_active && !self.tunnels_are_coming(config),
+            is_programmed: self.commit_error.is_none()
+                && self.under_way.is_empty()
+                && is_active
+                && !self.tunnels_are_coming(config),
             has_all_rows: self.watch.is_complete() && orders.conditions.is_none() && self.sb_line.synchronized,
             vif_under_way: out.is_any_under_way(),
             is_registered,

@@ -1,24 +1,33 @@
 //! The OpenFlow backend as a [`Dataplane`]: flows in the integration bridge of an ovs-vswitchd (R-45, R-49).
+//!
+//! Nothing here waits for the bridge but what says so: a commit is begun and its end is an event.
 
 mod session;
+#[cfg(test)]
+mod tests;
+mod worker;
 
 use super::inspect::Summary;
-use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer};
-use oxbow_backend_openflow::layout::ADDRESSES;
-use oxbow_backend_openflow::{Backend, CommitError, OfPort, OvsOfctl, SwitchError, Tunnel, Wiring};
+use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer, Versions};
+use oxbow_backend_openflow::{Committed, Failure, Follower, Learned, OfPort, SwitchError, Tunnel, Wiring};
 use oxbow_pipeline::ir::{Changes, ChassisId, EncapKind, LflowId, Program};
-use session::Session;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use worker::{Answer, Attendance, Order, Worker};
 
-/// What the bridge has learned is looked at this often at most: each time is a process.
-const ADDRESS_PAUSE: Duration = Duration::from_millis(100);
+/// How long a question that cannot be put off waits for its answer, once.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long a farewell does.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// A bridge that has not answered for so long is said not to.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long counters that were read are good for: one report asks for those of many flows.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// How to reach the bridge.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// `ovs-ofctl`.
     pub program: PathBuf,
@@ -28,77 +37,127 @@ pub struct Location {
     pub remote: String,
 }
 
+/// The session with the bridge.
+#[derive(Debug)]
+enum Link {
+    /// There is none.
+    Down,
+    /// It has been ordered.
+    Opening,
+    /// It is attended to.
+    Up(Attendance),
+}
+
+/// Packets by cookie, or why nobody counts.
+type Counted = Result<BTreeMap<u64, u64>, String>;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The bridge is told nothing.
+    Following,
+    /// It is told the first time.
+    Activating,
+    /// It holds the policy.
+    Active,
+}
+
 /// The backend.
 pub struct OpenFlow {
     location: Location,
-    backend: Backend,
-    session: Option<Session>,
-    /// Sessions opened so far.
-    sessions: u64,
-    /// No bridge is told anything.
-    is_dry: bool,
+    follower: Follower,
+    /// None: no bridge is told anything.
+    worker: Option<Worker>,
+    link: Link,
     /// Why there is no session.
     trouble: Option<String>,
     wiring: Wiring,
     peers: Vec<Peer>,
-    is_active: bool,
-    inherited: Vec<u32>,
+    phase: Phase,
+    /// The version that the next exchange brings, the one that is on its way, the newest in force.
+    next: u64,
+    told: Option<u64>,
+    in_force: u64,
+    outcome: Option<Result<Committed, Failure>>,
+    /// The session is younger than what is on its way.
+    is_suspect: bool,
+    /// Ports that a former controller's flows serve, once they are known.
+    inherited: Option<Vec<u32>>,
+    /// Addresses have been asked for; something changed since.
+    asking: bool,
+    ask_again: bool,
+    counters: Option<(Instant, Counted)>,
+    removed: Option<Result<(), SwitchError>>,
     waiting: Vec<Event>,
 }
 
-impl OpenFlow {
+impl std::fmt::Debug for OpenFlow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFlow").field("location", &self.location).field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// Opens backends. One whose bridge does not answer at once is kept, and looked after the next time.
+#[derive(Debug, Default)]
+pub struct Opening(Option<OpenFlow>);
+
+impl Opening {
     /// A backend for that bridge, which need not be there yet. What is in it stays in force until [`Dataplane::activate`].
-    pub fn open(location: Location) -> Self {
-        let mut dataplane = OpenFlow::new(location);
-        // Ports that a former controller's flows serve: they go on until the new policy is whole.
-        if dataplane.connect().is_ok() {
-            dataplane.inherited = dataplane.served_ports().unwrap_or_default();
+    ///
+    /// # Errors
+    /// [`DataplaneError::Unreachable`] when somebody is there and does not answer: which ports a former controller's flows serve has to be known,
+    /// because those go on until the new policy is whole.
+    pub fn open(&mut self, location: Location) -> Result<OpenFlow, DataplaneError> {
+        let (mut dataplane, patience) = match self.0.take() {
+            // It has had its time.
+            Some(dataplane) if dataplane.location == location => (dataplane, Duration::ZERO),
+            _ => (OpenFlow::start(location)?, ANSWER),
+        };
+        dataplane.wait(patience, |dataplane| dataplane.inherited.is_some());
+        if dataplane.inherited.is_some() {
+            return Ok(dataplane);
         }
-        dataplane
+        let error = dataplane.silent();
+        self.0 = Some(dataplane);
+        Err(error)
+    }
+}
+
+impl OpenFlow {
+    fn start(location: Location) -> Result<Self, DataplaneError> {
+        let mut worker = Worker::start(&location)
+            .map_err(|error| DataplaneError::Other(format!("cannot start what talks to the bridge: {error}")))?;
+        worker.order(Order::Open);
+        worker.order(Order::Served);
+        Ok(OpenFlow { link: Link::Opening, worker: Some(worker), ..OpenFlow::new(location) })
     }
 
     /// One that computes the flows and tells them to nobody but [`Dataplane::flows_text`].
     pub fn without_bridge() -> Self {
-        let location = Location { program: PathBuf::new(), bridge: String::new(), remote: String::new() };
-        OpenFlow { is_dry: true, ..OpenFlow::new(location) }
+        OpenFlow::new(Location { program: PathBuf::new(), bridge: String::new(), remote: String::new() })
     }
 
     fn new(location: Location) -> Self {
-        let ofctl = OvsOfctl::with_program(location.program.clone(), &location.remote);
         OpenFlow {
             location,
-            backend: Backend::new(Box::new(ofctl)),
-            session: None,
-            sessions: 0,
-            is_dry: false,
+            follower: Follower::new(),
+            worker: None,
+            link: Link::Down,
             trouble: None,
             wiring: Wiring::default(),
             peers: Vec::new(),
-            is_active: false,
-            inherited: Vec::new(),
+            phase: Phase::Following,
+            next: 1,
+            told: None,
+            in_force: 0,
+            outcome: None,
+            is_suspect: false,
+            inherited: None,
+            asking: false,
+            ask_again: false,
+            counters: None,
+            removed: None,
             waiting: Vec::new(),
-        }
-    }
-
-    /// A session with the bridge, and what its flows rest on.
-    fn connect(&mut self) -> Result<(), DataplaneError> {
-        if self.session.is_some() || self.is_dry {
-            return Ok(());
-        }
-        match Session::open(&self.location.remote, ADDRESSES) {
-            Ok(session) => {
-                self.sessions += 1;
-                self.session = Some(session);
-                self.trouble = None;
-                // A bridge that was not there a moment ago has lost what it was given.
-                self.backend.distrust();
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.unreachable(&error.to_string());
-                self.trouble = Some(error.to_string());
-                Err(error)
-            }
         }
     }
 
@@ -110,47 +169,130 @@ impl OpenFlow {
         ))
     }
 
-    fn ofctl(&self, arguments: &[&str]) -> Result<String, DataplaneError> {
-        let mut command = Command::new(&self.location.program);
-        command.args(["--timeout=10", "--no-names", arguments[0]]).arg(&self.location.remote).args(&arguments[1..]);
-        let output = command.output().map_err(|error| {
-            let program = self.location.program.display();
-            DataplaneError::Other(format!("cannot run {program} ({error}): install Open vSwitch's tools"))
-        })?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        Err(DataplaneError::Other(format!("ovs-ofctl {}: {}", arguments.join(" "), complaint.trim())))
+    /// Somebody is there and says nothing.
+    fn silent(&self) -> DataplaneError {
+        let Location { bridge, remote, .. } = &self.location;
+        DataplaneError::Unreachable(format!(
+            "bridge {bridge} does not answer at {remote}: ovs-vswitchd hangs, or has no connection to its database; what it holds stays in force"
+        ))
     }
 
-    /// Local ports that flows of the first table name.
-    fn served_ports(&self) -> Result<Vec<u32>, DataplaneError> {
-        Ok(input_ports(&self.ofctl(&["dump-flows", "table=0"])?))
+    /// An order, where there is somebody to give it to.
+    fn order(&mut self, order: Order) {
+        if let Some(worker) = &mut self.worker {
+            worker.order(order);
+        }
+    }
+
+    /// Takes the answers that have come.
+    fn hear(&mut self) {
+        while let Some(answer) = self.worker.as_mut().and_then(Worker::hear) {
+            self.take(answer);
+        }
+    }
+
+    /// Takes answers until it is so, or that time is over.
+    fn wait(&mut self, time: Duration, is_so: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + time;
+        while !is_so(self) {
+            let Some(answer) = self.worker.as_mut().and_then(|worker| worker.wait(until)) else { return };
+            self.take(answer);
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Opened(Ok(attendance)) => {
+                self.link = Link::Up(attendance);
+                self.trouble = None;
+                // A bridge that was not there a moment ago has lost what it was given.
+                if self.told.is_some() {
+                    self.is_suspect = true;
+                } else {
+                    self.follower.distrust();
+                }
+                self.waiting.push(Event::SwitchAnswered);
+            }
+            Answer::Opened(Err(error)) => {
+                self.link = Link::Down;
+                self.trouble = Some(self.unreachable(&error.to_string()).to_string());
+                // Nobody is there, so nobody serves a port.
+                self.inherited.get_or_insert_default();
+            }
+            Answer::Served(ports) => {
+                if let Err(error) = &ports {
+                    tracing::warn!(target: "ofctrl", "cannot read which ports are served: {error}");
+                }
+                self.inherited.get_or_insert_with(|| ports.unwrap_or_default());
+            }
+            Answer::Exchange(outcome) => {
+                self.outcome = Some(outcome);
+                self.waiting.push(Event::SwitchAnswered);
+            }
+            Answer::Learned(learned) => {
+                self.asking = false;
+                match learned {
+                    Ok(all) => self.waiting.extend(all.iter().map(event)),
+                    Err(error) => tracing::warn!(target: "ofctrl", "cannot read what was learned: {error}"),
+                }
+                if std::mem::take(&mut self.ask_again) {
+                    self.ask_for_addresses();
+                }
+            }
+            Answer::Counters(counters) => {
+                self.counters = Some((Instant::now(), counters.map_err(|error| error.to_string())));
+            }
+            Answer::Removed(result) => self.removed = Some(result),
+            Answer::AddressesChanged => self.ask_for_addresses(),
+            Answer::Gone(number, error) => {
+                if matches!(&self.link, Link::Up(attendance) if attendance.number == number) {
+                    tracing::warn!(target: "ofctrl", "{}: connection dropped ({error})", self.location.remote);
+                    self.link = Link::Down;
+                    self.trouble = Some(self.unreachable(&error.to_string()).to_string());
+                    self.waiting.push(Event::SwitchGone);
+                }
+            }
+        }
+    }
+
+    /// That there is a session; else it is ordered.
+    fn connected(&mut self) -> Result<(), DataplaneError> {
+        if matches!(self.link, Link::Up(_)) || self.worker.is_none() {
+            return Ok(());
+        }
+        if matches!(self.link, Link::Down) {
+            self.link = Link::Opening;
+            self.order(Order::Open);
+        }
+        Err(match &self.trouble {
+            Some(trouble) => DataplaneError::Unreachable(trouble.clone()),
+            None => self.silent(),
+        })
     }
 
     /// Takes over what the bridge has learned.
     fn ask_for_addresses(&mut self) {
-        if !self.is_active || self.session.is_none() {
+        if self.phase != Phase::Active || !matches!(self.link, Link::Up(_)) {
             return;
         }
-        match self.backend.learned() {
-            Ok(all) => self.waiting.extend(all.into_iter().map(|learned| {
-                let [_, _, mac @ ..] = learned.mac.0.to_be_bytes();
-                let address = FdbAddress { datapath: learned.datapath.0, mac };
-                Event::Learned { address, port: learned.port.0 }
-            })),
-            Err(error) => tracing::warn!(target: "ofctrl", "cannot read what was learned: {error}"),
+        if std::mem::replace(&mut self.asking, true) {
+            self.ask_again = true;
+        } else {
+            self.order(Order::Learned);
         }
     }
 
-    /// Puts in force what was followed.
-    fn flush(&mut self, program: &Program) -> Result<(), DataplaneError> {
-        if self.is_dry {
-            return Ok(());
+    /// Judges what came of the exchange that was on its way, if it has ended.
+    fn judge(&mut self, program: &Program) -> Result<(), DataplaneError> {
+        let Some(outcome) = self.outcome.take() else { return Ok(()) };
+        let version = self.told.take();
+        let judged = self.follower.end(program, outcome);
+        if std::mem::take(&mut self.is_suspect) {
+            self.follower.distrust();
         }
-        match self.backend.flush(program) {
-            Ok(done) => {
+        match judged {
+            Ok(Some(done)) => {
+                self.in_force = self.in_force.max(version.unwrap_or_default());
                 tracing::debug!(
                     target: "ofctrl",
                     "bundle: {} flows written, {} deleted, {} groups",
@@ -160,25 +302,50 @@ impl OpenFlow {
                 );
                 Ok(())
             }
-            Err(CommitError::Switch(SwitchError::Unreachable { reason, .. })) => {
-                self.session = None;
+            // A flow was refused and its rule closed: the next one brings that.
+            Ok(None) => Ok(()),
+            Err(SwitchError::Unreachable { reason, .. }) => {
+                self.link = Link::Down;
                 Err(self.unreachable(&reason))
             }
             Err(error) => Err(DataplaneError::Other(error.to_string())),
         }
     }
+
+    /// Begins to tell the bridge what it does not hold, unless it is being told something already: the version that holds all of it.
+    fn advance(&mut self) -> u64 {
+        if self.told.is_some() {
+            return self.next;
+        }
+        let version = self.next;
+        self.next += 1;
+        match self.worker.is_some().then(|| self.follower.begin()).flatten() {
+            Some(exchange) => {
+                self.told = Some(version);
+                self.order(Order::Exchange(exchange));
+            }
+            None => self.in_force = version,
+        }
+        version
+    }
+
+    /// Packets by cookie. It waits for them, but not for long.
+    fn counters(&mut self) -> Result<&BTreeMap<u64, u64>, DataplaneError> {
+        let is_fresh = |counters: &Option<(Instant, _)>| matches!(counters, Some((at, _)) if at.elapsed() < COUNTED);
+        if !is_fresh(&self.counters) {
+            self.counters = None;
+            self.order(Order::Counters);
+            self.wait(ANSWER, |dataplane| dataplane.counters.is_some());
+        }
+        let silent = self.silent();
+        let (_, counters) = self.counters.get_or_insert_with(|| (Instant::now(), Err(silent.to_string())));
+        counters.as_ref().map_err(|error| DataplaneError::Other(error.clone()))
+    }
 }
 
-/// Ports that flows take packets from.
-fn input_ports(flows: &str) -> Vec<u32> {
-    let number = |line: &str| {
-        let rest = line.split_once("in_port=")?.1;
-        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    };
-    let mut ports: Vec<u32> = flows.lines().filter_map(number).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+fn event(learned: &Learned) -> Event {
+    let [_, _, mac @ ..] = learned.mac.0.to_be_bytes();
+    Event::Learned { address: FdbAddress { datapath: learned.datapath.0, mac }, port: learned.port.0 }
 }
 
 impl Devices for OpenFlow {
@@ -202,7 +369,7 @@ impl Devices for OpenFlow {
     fn detach_underlay(&mut self, _ifindex: u32) {}
 
     fn taken_over(&self) -> Vec<u32> {
-        self.inherited.clone()
+        self.inherited.clone().unwrap_or_default()
     }
 }
 
@@ -214,30 +381,50 @@ impl Dataplane for OpenFlow {
             Some((ChassisId(peer.index), Tunnel { port: OfPort(peer.ofport?), kind }))
         };
         self.wiring.tunnels = peers.iter().filter_map(tunnel).collect();
-        (self.backend.set_wiring(self.wiring.clone()), None)
+        (self.follower.set_wiring(self.wiring.clone()), None)
     }
 
-    fn commit(&mut self, program: &Program, changes: &Changes, cookies: Cookies<'_>) -> Result<(), DataplaneError> {
-        self.backend.set_wiring(self.wiring.clone());
+    fn commit(
+        &mut self,
+        program: &Program,
+        changes: &Changes,
+        cookies: Cookies<'_>,
+    ) -> Result<Versions, DataplaneError> {
+        self.follower.set_wiring(self.wiring.clone());
         // Whatever becomes of the bridge: the difference is told once.
-        self.backend.follow(program, changes, cookies);
-        self.connect()?;
-        if self.is_active { self.flush(program) } else { Ok(()) }
+        self.follower.follow(program, changes, cookies);
+        self.hear();
+        self.judge(program)?;
+        self.connected()?;
+        let asked = if self.phase == Phase::Following { self.in_force } else { self.advance() };
+        Ok(Versions { asked, in_force: self.in_force })
     }
 
-    fn activate(&mut self, program: &Program) -> Result<(), DataplaneError> {
-        self.connect()?;
-        self.flush(program)?;
-        self.is_active = true;
-        Ok(())
+    fn activate(&mut self, program: &Program) -> Result<bool, DataplaneError> {
+        self.hear();
+        self.judge(program)?;
+        self.connected()?;
+        if self.phase == Phase::Following {
+            self.phase = Phase::Activating;
+            self.advance();
+        }
+        if self.phase == Phase::Activating && self.told.is_none() {
+            if self.in_force == 0 {
+                // A flow was refused: once more, without it.
+                self.advance();
+                return Ok(false);
+            }
+            self.phase = Phase::Active;
+        }
+        Ok(self.phase == Phase::Active)
     }
 
     fn is_active(&self) -> bool {
-        self.is_active
+        self.phase == Phase::Active
     }
 
     fn event_descriptor(&self) -> Option<OwnedFd> {
-        match self.session.as_ref()?.descriptor() {
+        match self.worker.as_ref()?.descriptor() {
             Ok(descriptor) => Some(descriptor),
             Err(error) => {
                 tracing::warn!(target: "dataplane", "cannot watch the bridge: {error}");
@@ -246,43 +433,27 @@ impl Dataplane for OpenFlow {
         }
     }
 
-    fn sessions(&self) -> u64 {
-        self.sessions
-    }
-
     fn events(&mut self) -> Vec<Event> {
-        match self.session.as_mut().map(Session::follow) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => self.ask_for_addresses(),
-            Some(Err(error)) => {
-                tracing::warn!(target: "ofctrl", "{}: connection dropped ({error})", self.location.remote);
-                self.session = None;
-                self.trouble = Some(self.unreachable(&error.to_string()).to_string());
-                self.waiting.push(Event::SwitchGone);
-            }
-        }
+        self.hear();
         std::mem::take(&mut self.waiting)
     }
 
-    fn event_pause(&self) -> Duration {
-        ADDRESS_PAUSE
-    }
-
     fn tidy(&mut self) -> Result<(), DataplaneError> {
-        if self.session.is_none() {
-            // What is wrong is kept as trouble, and whoever commits is told too.
-            let _ = self.connect();
+        self.hear();
+        // What is wrong is kept as trouble, and whoever commits is told too.
+        if self.connected().is_ok() {
+            self.ask_for_addresses();
         }
-        self.ask_for_addresses();
         Ok(())
     }
 
     fn trouble(&self) -> Option<String> {
-        self.trouble.clone()
+        let is_silent = self.worker.as_ref().is_some_and(|worker| worker.silence() > SILENCE);
+        self.trouble.clone().or_else(|| is_silent.then(|| self.silent().to_string()))
     }
 
     fn problems(&self) -> Vec<(u32, String)> {
-        self.backend
+        self.follower
             .problems()
             .map(|problem| (problem.lflow.0, format!("{}: {}", problem.what, problem.consequence)))
             .collect()
@@ -294,11 +465,14 @@ impl Dataplane for OpenFlow {
     }
 
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError> {
-        self.backend.flow_packets(LflowId(flow)).map_err(|error| DataplaneError::Other(error.to_string()))
+        match self.follower.cookie(LflowId(flow)) {
+            None | Some(0) => Ok(0),
+            Some(cookie) => Ok(self.counters()?.get(&cookie).copied().unwrap_or(0)),
+        }
     }
 
     fn flows_text(&self) -> Option<String> {
-        Some(self.backend.print())
+        Some(self.follower.print())
     }
 
     fn summary(&self) -> Summary {
@@ -308,10 +482,10 @@ impl Dataplane for OpenFlow {
     fn describe(&mut self) -> String {
         let mut text = format!(
             "OpenFlow, {}, bridge {} at {}, {}\n",
-            if self.is_active { "active" } else { "waiting" },
+            if self.is_active() { "active" } else { "waiting" },
             self.location.bridge,
             self.location.remote,
-            if self.session.is_some() { "connected" } else { "not connected" },
+            if matches!(self.link, Link::Up(_)) { "connected" } else { "not connected" },
         );
         let devices: BTreeMap<_, _> = self.wiring.devices.iter().collect();
         for (number, _) in devices {
@@ -325,36 +499,16 @@ impl Dataplane for OpenFlow {
     }
 
     fn remove_everything(mut self: Box<Self>) -> Result<(), DataplaneError> {
-        if self.session.is_none() && self.connect().is_err() {
+        self.hear();
+        if self.worker.is_none() || matches!(self.link, Link::Down) && self.trouble.is_some() {
             // Flows end with their switch.
             return Ok(());
         }
-        self.backend.remove_everything().map_err(|error| DataplaneError::Other(error.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_off_flows() {
-        let flows = " cookie=0x1, table=0, priority=100,in_port=3 actions=a\n cookie=0x1, table=0, priority=100,in_port=12,vlan_tci=0x0 \
-                     actions=b\n table=0, priority=0 actions=drop\n in_port=3,ip\n";
-        assert_eq!(input_ports(flows), [3, 12]);
-    }
-
-    #[test]
-    fn a_bridge_that_nobody_manages_is_named_with_what_to_do() {
-        let mut dataplane = OpenFlow::open(Location {
-            program: "ovs-ofctl".into(),
-            bridge: "br-int".into(),
-            remote: "unix:/nowhere/br-int.mgmt".into(),
-        });
-        let error = dataplane.commit(&Program::default(), &Changes::default(), &|_| 0).expect_err("it is not there");
-        let text = error.to_string();
-        for part in ["br-int", "/nowhere/br-int.mgmt", "ovs-vswitchd", "--backend=ebpf"] {
-            assert!(text.contains(part), "{part} in {text}");
+        self.order(Order::Remove);
+        self.wait(FAREWELL, |dataplane| dataplane.removed.is_some());
+        match self.removed.take() {
+            Some(result) => result.map_err(|error| DataplaneError::Other(error.to_string())),
+            None => Err(self.silent()),
         }
     }
 }
