@@ -5,6 +5,8 @@
 //! * `tests/mixed_*.rs`: who receives which frame where Oxbow and stock hypervisors share a cloud.
 //! * `tests/fault_*.rs`: things that go wrong under counted traffic.
 
+pub mod backends;
+pub mod bridge;
 pub mod cards;
 pub mod layer2;
 pub mod sources;

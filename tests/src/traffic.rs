@@ -34,6 +34,8 @@ pub fn fault_time(short: Duration) -> Result<Duration> {
 pub struct Traffic {
     streams: Vec<Stream>,
     start: Instant,
+    /// Frames that sockets of userspace datapaths had no room for before it began.
+    overflown: u64,
 }
 
 impl Traffic {
@@ -49,7 +51,7 @@ impl Traffic {
             Ok((cloud.vif(guest.port)?.guest(), address))
         };
         let streams = pairs.iter().map(|(a, b)| Stream::start(end(a)?, end(b)?, RATE)).collect::<Result<_>>()?;
-        Ok(Self { streams, start: Instant::now() })
+        Ok(Self { streams, start: Instant::now(), overflown: overflown(cloud)? })
     }
 
     /// Notes what is being done, for the report.
@@ -73,8 +75,19 @@ impl Traffic {
         Ok(())
     }
 
+    /// Ends it: every packet must have come exactly once, but for those that no program decided about: an ovs-vswitchd whose thread does not get a CPU lets its
+    /// packet sockets overflow, and the kernel counts what it drops there. Prints the figures.
+    pub fn nothing_was_lost_by(self, cloud: &Cloud) -> Result<()> {
+        let excused = overflown(cloud)?.saturating_sub(self.overflown);
+        self.lost_at_most(excused)
+    }
+
     /// Ends it: every packet must have come exactly once. Prints the figures.
     pub fn nothing_was_lost(self) -> Result<()> {
+        self.lost_at_most(0)
+    }
+
+    fn lost_at_most(self, excused: u64) -> Result<()> {
         let took = self.start.elapsed();
         let reports: Vec<Report> = self.streams.into_iter().map(Stream::finish).collect::<Result<_>>()?;
         let text: Vec<String> = reports.iter().map(ToString::to_string).collect();
@@ -88,9 +101,23 @@ impl Traffic {
         for direction in reports.iter().flat_map(|report| &report.directions) {
             ensure!(direction.sent as f64 > least, "{} sent in {took:?} are too few\n{text}", direction.sent);
         }
-        ensure!(reports.iter().all(|report| report.directions.iter().all(|one| one.is_whole())), "{text}");
+        let lost: u64 = reports.iter().map(Report::lost).sum();
+        let others = reports.iter().flat_map(|report| &report.directions).all(|one| one.duplicated + one.damaged == 0);
+        ensure!(lost <= excused && others, "{excused} of {lost} lost are excused\n{text}");
         Ok(())
     }
+}
+
+/// Frames that the kernel had no room for in packet sockets of the userspace datapaths of a cloud.
+fn overflown(cloud: &Cloud) -> Result<u64> {
+    let mut sum = 0;
+    for host in cloud.hypervisors().iter().filter(|host| host.node().has_userspace_datapath()) {
+        let text = host.ns().run("ss", &["--packet", "--memory", "--no-header"])?;
+        // skmem:(r0,rb212992,…,d7): the last one counts drops (ss(8)).
+        let drops = text.split("skmem:(").skip(1).filter_map(|memory| memory.split(')').next()?.rsplit(",d").next());
+        sum += drops.filter_map(|number| number.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(sum)
 }
 
 /// Waits until a hypervisor's `oxbow-node` has taken over: its own policy is in force.

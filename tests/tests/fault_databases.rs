@@ -11,6 +11,12 @@ use oxbow_testkit::{Cloud, Node, Northd, VifSpec, probe, wait_until};
 use oxbow_tests::layer2;
 use oxbow_tests::traffic::{Traffic, fault_time};
 
+oxbow_tests::on_every_backend! {
+    southbound_is_away_under_our_northd,
+    northbound_is_away,
+    the_southbound_leader_moves_under_our_northd,
+}
+
 /// How long a database is away in the short form: longer than the clients' first attempts to reconnect.
 const AWAY: Duration = Duration::from_secs(3);
 
@@ -65,12 +71,11 @@ fn southbound_away(cloud: &mut Cloud) -> Result<()> {
     is_cut_off(cloud)?;
     cloud.sync()?;
     traffic.goes_on()?;
-    traffic.nothing_was_lost()
+    traffic.nothing_was_lost_by(cloud)
 }
 
-#[test]
-fn southbound_is_away_under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(southbound_away)
+fn southbound_is_away_under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).run(southbound_away)
 }
 
 #[test]
@@ -78,9 +83,8 @@ fn southbound_is_away_under_stock_northd() -> Result<()> {
     Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(southbound_away)
 }
 
-#[test]
-fn northbound_is_away() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn northbound_is_away(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         late_guest(cloud)?;
         add_late_port(cloud)?;
@@ -104,7 +108,7 @@ fn northbound_is_away() -> Result<()> {
         cut_off(cloud)?;
         is_cut_off(cloud)?;
         traffic.goes_on()?;
-        traffic.nothing_was_lost()
+        traffic.nothing_was_lost_by(cloud)
     })
 }
 
@@ -131,7 +135,7 @@ fn the_open_vswitch_databases_are_away() -> Result<()> {
         late_guest_is_reached(cloud)?;
         cloud.sync()?;
         traffic.goes_on()?;
-        traffic.nothing_was_lost()
+        traffic.nothing_was_lost_by(cloud)
     })
 }
 
@@ -167,7 +171,7 @@ fn all_of_them_are_away_and_a_node_starts_meanwhile() -> Result<()> {
         is_cut_off(cloud)?;
         cloud.sync()?;
         traffic.goes_on()?;
-        traffic.nothing_was_lost()
+        traffic.nothing_was_lost_by(cloud)
     })
 }
 
@@ -209,12 +213,11 @@ fn leader_moves(cloud: &mut Cloud) -> Result<()> {
         }
     }
     ensure!(round > 0);
-    traffic.nothing_was_lost()
+    traffic.nothing_was_lost_by(cloud)
 }
 
-#[test]
-fn the_southbound_leader_moves_under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).clustered_southbound().hypervisors(2, Node::Oxbow).run(leader_moves)
+fn the_southbound_leader_moves_under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).clustered_southbound().hypervisors(2, node).run(leader_moves)
 }
 
 #[test]

@@ -11,6 +11,11 @@ use oxbow_tests::cards::{BROADCAST, Card, mac_text};
 use oxbow_tests::layer2;
 use oxbow_tests::traffic::{Traffic, fault_time, until_in_force};
 
+oxbow_tests::on_every_backend! {
+    a_node_that_is_killed_at_any_moment_loses_no_packet,
+    an_address_that_is_learned_while_the_node_is_dead_is_published_by_the_next_one,
+}
+
 /// Moments of a start at which the next `kill -9` falls: before the programs are loaded, while the Southbound database is being read,
 /// while maps are filled, while devices are taken over, afterwards.
 const MOMENTS_MS: [u64; 8] = [0, 30, 60, 100, 150, 220, 350, 500];
@@ -39,7 +44,7 @@ fn killed_again_and_again(cloud: &mut Cloud) -> Result<()> {
         until_in_force(host)?;
         traffic.goes_on()?;
     }
-    traffic.nothing_was_lost()?;
+    traffic.nothing_was_lost_by(cloud)?;
     // It is a whole node again: what is changed now is carried out.
     cloud.nbctl("--wait=hv lsp-set-enabled lp12 disabled")?;
     probe::no_ping(cloud.vif("lp11")?.guest(), "10.0.0.12")?;
@@ -47,9 +52,8 @@ fn killed_again_and_again(cloud: &mut Cloud) -> Result<()> {
     layer2::everybody_reaches_everybody(cloud)
 }
 
-#[test]
-fn a_node_that_is_killed_at_any_moment_loses_no_packet() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).run(killed_again_and_again)
+fn a_node_that_is_killed_at_any_moment_loses_no_packet(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).run(killed_again_and_again)
 }
 
 #[test]
@@ -61,9 +65,8 @@ fn nor_does_one_on_a_kernel_without_tcx() -> Result<()> {
         .run(killed_again_and_again)
 }
 
-#[test]
-fn an_address_that_is_learned_while_the_node_is_dead_is_published_by_the_next_one() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn an_address_that_is_learned_while_the_node_is_dead_is_published_by_the_next_one(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         cloud.nbctl("lsp-add sw0 any -- lsp-set-addresses any unknown")?;
         Card::plug(cloud, "any", 0, [0, 0, 0, 0, 0xa, 1])?;

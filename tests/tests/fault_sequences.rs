@@ -10,6 +10,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use oxbow_testkit::random::Random;
 use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Node, Northd, wait_until};
+use oxbow_tests::bridge;
+
+oxbow_tests::on_every_backend! {
+    random_sequences_end_where_a_fresh_start_ends,
+}
 
 /// Devices on each hypervisor, logical ports, hypervisors.
 const DEVICES: usize = 5;
@@ -225,6 +230,11 @@ fn state(cloud: &Cloud, hypervisor: usize) -> Result<Vec<String>> {
     let host = &cloud.hypervisors()[hypervisor];
     let mut lines: Vec<String> = host.appctl("debug/dump-dataplane")?.lines().map(str::to_owned).collect();
     ensure!(!lines.is_empty(), "the dataplane of {} holds nothing", host.name());
+    if host.node() == Node::OpenFlow {
+        // What ovs-vswitchd really holds.
+        lines
+            .extend(bridge::flows(host)?.into_iter().chain(bridge::groups(host)?).map(|line| format!("bridge {line}")));
+    }
     let bindings =
         cloud.sbctl("--format=csv --columns=logical_port,chassis,additional_chassis,up list Port_Binding")?;
     lines.extend(bindings.lines().map(|line| format!("binding {line}")));
@@ -304,11 +314,7 @@ fn sequences(cloud: &mut Cloud, count: u64, seed: u64) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn random_sequences_end_where_a_fresh_start_ends() -> Result<()> {
+fn random_sequences_end_where_a_fresh_start_ends(node: Node) -> Result<()> {
     let (count, seed) = (number("OXBOW_SEQUENCES", 8)?, number("OXBOW_SEED", 1)?);
-    Cloud::builder()
-        .northd(Northd::Oxbow)
-        .hypervisors(HYPERVISORS, Node::Oxbow)
-        .run(|cloud| sequences(cloud, count, seed))
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(HYPERVISORS, node).run(|cloud| sequences(cloud, count, seed))
 }

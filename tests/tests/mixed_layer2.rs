@@ -7,6 +7,11 @@ use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Node, Northd, wait_until};
 use oxbow_tests::cards::{self, BROADCAST, Card, Sending, mac_text};
 
+oxbow_tests::on_every_backend! {
+    under_stock_northd,
+    under_our_northd,
+}
+
 /// Index of the hypervisor: 0 and 1 are Oxbow's, 2 and 3 stock.
 const HYPERVISORS: [usize; 4] = [0, 1, 2, 3];
 
@@ -225,12 +230,10 @@ fn story(cloud: &mut Cloud) -> Result<()> {
     responders(&all)
 }
 
-#[test]
-fn under_stock_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(story)
+fn under_stock_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).hypervisors(2, Node::Stock).run(story)
 }
 
-#[test]
-fn under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(story)
+fn under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).hypervisors(2, Node::Stock).run(story)
 }

@@ -10,6 +10,13 @@ use oxbow_tests::cards::{self, BROADCAST, Card, Sending, mac_text};
 use oxbow_tests::layer2::Guest;
 use oxbow_tests::traffic::{Traffic, until_in_force};
 
+oxbow_tests::on_every_backend! {
+    a_port_moves_under_stock_northd,
+    a_port_moves_under_our_northd,
+    a_port_that_goes_is_forgotten_under_our_northd,
+    daemons_of_either_kind_are_killed_and_come_back,
+}
+
 /// Guests that stay where they are: one on each hypervisor, of which 0 and 1 are Oxbow's and 2 and 3 stock.
 const STAYING: [Guest; 4] = [
     Guest { port: "still1", hypervisor: 0, mac: "00:00:00:00:01:01", ipv4: "10.0.0.1", ipv6: "fd00::1" },
@@ -188,7 +195,7 @@ fn a_port_moves(cloud: &mut Cloud) -> Result<()> {
         moves(cloud, &staying, &places, (from, to), &mut numbers, request)?;
         works_at(&staying, &places, to, &mut numbers)?;
     }
-    traffic.nothing_was_lost()?;
+    traffic.nothing_was_lost_by(cloud)?;
     // Nobody asks for a chassis: whoever has it plugged in has it. (A userspace datapath that gets or loses a port may lose packets of its
     // others, so only ours are counted.)
     let traffic = Traffic::between(cloud, &[(STAYING[0], STAYING[1])])?;
@@ -202,17 +209,15 @@ fn a_port_moves(cloud: &mut Cloud) -> Result<()> {
         moves(cloud, &staying, &places, (from, to), &mut numbers, replug)?;
         works_at(&staying, &places, to, &mut numbers)?;
     }
-    traffic.nothing_was_lost()
+    traffic.nothing_was_lost_by(cloud)
 }
 
-#[test]
-fn a_port_moves_under_stock_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(a_port_moves)
+fn a_port_moves_under_stock_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).hypervisors(2, Node::Stock).run(a_port_moves)
 }
 
-#[test]
-fn a_port_moves_under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(a_port_moves)
+fn a_port_moves_under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).hypervisors(2, Node::Stock).run(a_port_moves)
 }
 
 /// Unplugged: no hypervisor delivers to it, its address is nobody's. Deleted: its address is unknown like any other.
@@ -273,9 +278,8 @@ fn a_port_that_goes_is_forgotten_under_stock_northd() -> Result<()> {
     Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(a_port_goes)
 }
 
-#[test]
-fn a_port_that_goes_is_forgotten_under_our_northd() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(a_port_goes)
+fn a_port_that_goes_is_forgotten_under_our_northd(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).hypervisors(2, Node::Stock).run(a_port_goes)
 }
 
 /// Every pair, and floods.
@@ -290,9 +294,8 @@ fn everybody(staying: &[Card], numbers: &mut Numbers) -> Result<()> {
     cards::exactly(&cards, &all)
 }
 
-#[test]
-fn daemons_of_either_kind_are_killed_and_come_back() -> Result<()> {
-    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::Oxbow).hypervisors(2, Node::Stock).run(|cloud| {
+fn daemons_of_either_kind_are_killed_and_come_back(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).hypervisors(2, Node::Stock).run(|cloud| {
         let staying = build(cloud)?;
         let mut numbers = Numbers::default();
         // Ours: nothing is lost, also towards the other kind.
@@ -306,7 +309,7 @@ fn daemons_of_either_kind_are_killed_and_come_back() -> Result<()> {
             until_in_force(host)?;
             traffic.goes_on()?;
         }
-        traffic.nothing_was_lost()?;
+        traffic.nothing_was_lost_by(cloud)?;
         everybody(&staying, &mut numbers)?;
         // Theirs: between ours nothing is lost. (An ovn-controller that starts installs its own flows anew.)
         let traffic = Traffic::between(cloud, &[(STAYING[0], STAYING[1])])?;
@@ -320,6 +323,6 @@ fn daemons_of_either_kind_are_killed_and_come_back() -> Result<()> {
             cards::everybody_is_heard(&staying.iter().collect::<Vec<_>>())?;
             everybody(&staying, &mut numbers)?;
         }
-        traffic.nothing_was_lost()
+        traffic.nothing_was_lost_by(cloud)
     })
 }

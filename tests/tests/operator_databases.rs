@@ -9,6 +9,11 @@ use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Hypervisor, Netns, Node, Northd, OvsdbServer, Process, artifacts, wait_until};
 use oxbow_tests::layer2;
 
+oxbow_tests::on_every_backend! {
+    without_the_southbound_database_vifs_go_on_and_changes_are_caught_up_with,
+    a_southbound_database_that_comes_late_is_waited_for_by_name,
+}
+
 fn until_status(host: &Hypervisor, expected: &str) -> Result<()> {
     wait_until(&format!("{} is {expected}", host.name()), PATIENCE, || {
         let (text, status) = (host.appctl("connection-status")?, host.appctl("status")?);
@@ -23,9 +28,8 @@ fn until_logged(host: &Hypervisor, text: &str) -> Result<()> {
     })
 }
 
-#[test]
-fn without_the_southbound_database_vifs_go_on_and_changes_are_caught_up_with() -> Result<()> {
-    Cloud::builder().northd(Northd::Stock).hypervisors(2, Node::Oxbow).run(|cloud| {
+fn without_the_southbound_database_vifs_go_on_and_changes_are_caught_up_with(node: Node) -> Result<()> {
+    Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         let remote = cloud.hypervisors()[0].site().sb_remote.clone();
         let near = PingStream::start(cloud.vif("lp11")?.guest(), "10.0.0.12", &cloud.dir().join("near.log"))?;
@@ -61,9 +65,8 @@ fn without_the_southbound_database_vifs_go_on_and_changes_are_caught_up_with() -
     })
 }
 
-#[test]
-fn a_southbound_database_that_comes_late_is_waited_for_by_name() -> Result<()> {
-    Cloud::builder().hypervisors(1, Node::Oxbow).run(|cloud| {
+fn a_southbound_database_that_comes_late_is_waited_for_by_name(node: Node) -> Result<()> {
+    Cloud::builder().hypervisors(1, node).run(|cloud| {
         let right = cloud.hypervisors()[0].site().sb_remote.clone();
         let wrong = right.replace(":6642", ":6643");
         let host = &cloud.hypervisors()[0];

@@ -15,6 +15,10 @@ use oxbow_testkit::wait::{Look, PATIENCE};
 use oxbow_testkit::{Cloud, Hypervisor, Node, VifSpec, probe, wait_until};
 use serde::de::DeserializeOwned;
 
+oxbow_tests::on_every_backend! {
+    status_says_whether_a_hypervisor_is_ready_and_why_not,
+}
+
 /// Two guests on hv1, one on hv2; port security; an ACL that forbids TCP to port 23; a port with unknown addresses; one that is not bound.
 fn build(cloud: &mut Cloud) -> Result<()> {
     cloud.nbctl("ls-add sw0")?;
@@ -261,25 +265,28 @@ fn real_packets_are_heard_counted_and_found_in_the_cache() -> Result<()> {
     })
 }
 
-#[test]
-fn status_says_whether_a_hypervisor_is_ready_and_why_not() -> Result<()> {
-    Cloud::builder().hypervisors(1, Node::Oxbow).run(|cloud| {
+fn status_says_whether_a_hypervisor_is_ready_and_why_not(node: Node) -> Result<()> {
+    Cloud::builder().hypervisors(1, node).run(|cloud| {
         cloud.nbctl("ls-add sw0 -- lsp-add sw0 vm1 -- lsp-set-addresses vm1 '02:00:00:00:00:01 10.0.0.1'")?;
         cloud.add_vif(0, VifSpec::new("vm1", "02:00:00:00:00:01", &["10.0.0.1/24"]))?;
         cloud.sync()?;
         let host = &cloud.hypervisors()[0];
         let (code, text) = host.oxbow(&["status", "--maps"])?;
         ensure!(
-            code == Some(0) && text.contains("Ready:          yes") && text.contains("OX_RULES"),
+            code == Some(0)
+                && text.contains("Ready:          yes")
+                && text.contains("OX_RULES") == (node == Node::Oxbow),
             "{code:?} {text}"
         );
         ensure!(text.contains("Ports:          1 of 1 installed"), "{text}");
         let status: Status = json(host, &["status"])?;
         ensure!(status.ready && status.chassis.as_deref() == Some("hv1") && status.nb_cfg.lag() == 0, "{status}");
-        ensure!(status.dataplane.backend == "ebpf" && status.maps.iter().any(|map| map.entries > 0), "{status}");
+        let backend = if node == Node::OpenFlow { "openflow" } else { "ebpf" };
+        let has_maps = status.maps.iter().any(|map| map.entries > 0);
+        ensure!(status.dataplane.backend == backend && has_maps == (node == Node::Oxbow), "{status}");
         let ports: Ports = json(host, &["ports"])?;
         let port = &ports.ports[0];
-        ensure!(port.port == "vm1" && port.is_installed() && port.mode.as_deref() == Some("ebpf"), "{ports}");
+        ensure!(port.port == "vm1" && port.is_installed() && port.mode.as_deref() == Some(backend), "{ports}");
         ensure!(port.datapath.as_deref() == Some("sw0"), "{ports}");
         // An interface of a port that nobody made.
         host.vsctl("add-port br-int nobody -- set Interface nobody type=internal external_ids:iface-id=ghost")?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oxbow_tests::backends::EBPF_ALONE;
 use oxbow_tests::sources::{Source, no_complaints, sources};
 
 /// Longest file: past this, it is two rooms.
@@ -113,4 +114,36 @@ fn silenced_lints_say_why() {
         }
     }
     no_complaints("every #[allow] and #[expect] has a reason", &complaints);
+}
+
+#[test]
+fn tests_of_clouds_run_on_every_backend_or_are_listed_with_the_reason() {
+    let kinds = ["cloud_", "fault_", "mixed_", "operator_"];
+    let (mut complaints, mut found) = (Vec::new(), Vec::new());
+    for source in sources().unwrap() {
+        let Some(file) = source.path.strip_prefix("tests/tests/") else { continue };
+        if !kinds.iter().any(|kind| file.starts_with(kind)) {
+            continue;
+        }
+        for test in source.text.split("\n#[test]\nfn ").skip(1) {
+            let name = test.split('(').next().unwrap_or_default();
+            let body = test.split("\n}\n").next().unwrap_or_default();
+            // Those that name both kinds judge them beside each other.
+            if !body.contains("Node::Oxbow") || body.contains("Node::OpenFlow") {
+                continue;
+            }
+            let listed =
+                EBPF_ALONE.iter().position(|(of, test, _)| *of == file && test.is_none_or(|test| test == name));
+            match listed {
+                Some(at) => found.push(at),
+                None => complaints.push(format!("{file}: {name}")),
+            }
+        }
+    }
+    let idle = EBPF_ALONE.iter().enumerate().filter(|(at, _)| !found.contains(at));
+    complaints.extend(idle.map(|(_, (file, test, _))| format!("{file}: {test:?} is listed and is none of these")));
+    no_complaints(
+        "a test with `oxbow-node` takes its backend by on_every_backend!, or is in tests/src/backends.rs",
+        &complaints,
+    );
 }
