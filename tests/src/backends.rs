@@ -99,4 +99,6 @@ pub const EBPF_ALONE: &[Alone] = &[
         Some("an_uplink_goes_and_comes_back"),
         "the uplink is a port of another bridge of ovs-vswitchd's",
     ),
+    ("operator_capture.rs", None, "records of packets are the programs'; a bridge has `ovs-tcpdump`"),
+    ("operator_trace.rs", None, "dry runs of the loaded programs; a bridge has `ofproto/trace`"),
 ];
