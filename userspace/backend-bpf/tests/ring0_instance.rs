@@ -4,6 +4,8 @@
 
 mod cloud;
 
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::TcAttachOptions;
 use aya::programs::{SchedClassifier, TcAttachType};
 use cloud::{SWITCH, Switch, config, next, outport, small};
 use oxbow_abi::stats::total;
@@ -263,6 +265,21 @@ fn a_new_device_is_served_at_once_and_every_frame_meets_the_program_once_while_i
         second.instance().make_links().unwrap();
         second.instance().detach(ifindex("v1"), Role::Vif).unwrap();
         assert_eq!(attached(&ns, "v1").len(), 0);
+        // Where somebody else's program is on the device already, ours does not stay behind it.
+        let mut others = open(small());
+        others
+            .instance()
+            .program(Role::Vif)
+            .unwrap()
+            .attach_with_options("v1", TcAttachType::Ingress, TcAttachOptions::TcxOrder(LinkOrder::first()))
+            .unwrap();
+        assert_eq!(attached(&ns, "v1").len(), 1);
+        second.instance().attach_at_once("v1", ifindex("v1")).unwrap();
+        wait_until("the first place", PATIENCE, || {
+            Ok(Look::when(attached(&ns, "v1").len() == 2, || "not yet".to_owned()))
+        })
+        .unwrap();
+        drop(others);
         // The end of everything includes those that still have a filter.
         second.instance().detach(index, Role::Vif).unwrap();
         second.instance().attach_at_once("v0", index).unwrap();

@@ -55,7 +55,7 @@ impl Drop for Provisional {
 }
 
 impl Links {
-    /// As [`Links::attach`] of a VIF, and without waiting for a grace period where the device is new and nobody else's program is on it.
+    /// As [`Links::attach`] of a VIF, and without waiting for a grace period where the device is new.
     pub(super) fn attach_at_once(
         &mut self,
         program: &mut SchedClassifier,
@@ -66,9 +66,7 @@ impl Links {
         let key = (ifindex, Role::Vif);
         let is_new =
             self.hook == Hook::Tcx && !self.attached.contains_key(&key) && !self.is_served(ifindex, Role::Vif)?;
-        // Behind a tcx program of somebody else's the filter would not be first.
-        let is_alone = || SchedClassifier::query_tcx(name, TcAttachType::Ingress).is_ok_and(|(_, all)| all.is_empty());
-        if !is_new || !is_alone() {
+        if !is_new {
             return self.attach(program, name, ifindex, Role::Vif, replace);
         }
         let filtered = add_ingress_qdisc(ifindex).map_err(|e| e.to_string());
@@ -80,25 +78,56 @@ impl Links {
         self.mark_filter(ifindex, Role::Vif)?;
         self.provisional.devices.insert(ifindex);
         self.attached.insert(key, Attachment { ifindex, name: name.into(), role: Role::Vif, hook: Hook::Clsact });
+        self.come_first(program, name, ifindex)
+    }
+
+    /// Behind a tcx program of somebody else's the filter is not first: then the link is made now. Looking takes rtnl, too, and nobody has to
+    /// wait for it, unless the thread is at work already.
+    fn come_first(&mut self, program: &SchedClassifier, name: &str, ifindex: u32) -> Result<(), AttachError> {
+        let name = name.to_owned();
+        let program = self.descriptor(program)?;
+        let make = move || -> Made {
+            let is_alone =
+                SchedClassifier::query_tcx(&name, TcAttachType::Ingress).is_ok_and(|(_, all)| all.is_empty());
+            if is_alone { Made::new() } else { vec![(ifindex, create_link(program.as_fd(), ifindex))] }
+        };
+        self.take_links(false)?;
+        if self.provisional.maker.is_none() {
+            return self.start(make);
+        }
+        for (ifindex, link) in make() {
+            match link {
+                Ok(link) => self.take_link(ifindex, link)?,
+                Err(e) => return Err(pin_error(&self.pins.links(), &e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Another descriptor of a program, for a thread.
+    fn descriptor(&self, program: &SchedClassifier) -> Result<OwnedFd, AttachError> {
+        let failed = |reason: String| AttachError::Pin { path: self.pins.links(), reason };
+        let program = program.fd().map_err(|e| failed(e.to_string()))?;
+        program.as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))
+    }
+
+    fn start(&mut self, make: impl FnOnce() -> Made + Send + 'static) -> Result<(), AttachError> {
+        let maker = thread::Builder::new().name("tcx links".to_owned()).spawn(make);
+        self.provisional.maker = Some(maker.map_err(|e| pin_error(&self.pins.links(), &e))?);
         Ok(())
     }
 
     /// Gives devices that a filter serves the links that have been made, and has more made. To be called now and then.
     pub(super) fn make_links(&mut self, program: &SchedClassifier) -> Result<(), AttachError> {
         self.take_links(false)?;
-        let provisional = &mut self.provisional;
-        if provisional.maker.is_some() || provisional.devices.is_empty() {
+        if self.provisional.maker.is_some() || self.provisional.devices.is_empty() {
             return Ok(());
         }
-        let failed = |reason: String| AttachError::Pin { path: self.pins.links(), reason };
-        let program = program.fd().map_err(|e| failed(e.to_string()))?;
-        let program = program.as_fd().try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
-        let devices: Vec<u32> = provisional.devices.iter().copied().take(LINKS_AT_ONCE).collect();
-        let make =
-            move || devices.into_iter().map(|ifindex| (ifindex, create_link(program.as_fd(), ifindex))).collect();
-        let maker = thread::Builder::new().name("tcx links".to_owned()).spawn(make);
-        provisional.maker = Some(maker.map_err(|e| failed(e.to_string()))?);
-        Ok(())
+        let program = self.descriptor(program)?;
+        let devices: Vec<u32> = self.provisional.devices.iter().copied().take(LINKS_AT_ONCE).collect();
+        self.start(move || {
+            devices.into_iter().map(|ifindex| (ifindex, create_link(program.as_fd(), ifindex))).collect()
+        })
     }
 
     /// Takes over what the thread has made. With `wait` it is waited for; else nothing happens while it is at work.
