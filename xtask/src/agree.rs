@@ -1,7 +1,6 @@
 //! `cargo xtask agree`: the independent judge of the datapath.
 
 use std::ffi::OsString;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::ensure(&[Need::Ebpf, Need::Ovn, Need::Network])?;
         build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
     }
-    let mut judge = Command::new(process::cargo());
+    let mut judge = process::cargo();
     judge.current_dir(workspace::root()).args([
         "run",
         "--quiet",

@@ -93,7 +93,7 @@ fn prepare(bench: Bench) -> Result<()> {
 
 /// What runs and what is run must lie in the same profile's directory.
 fn cargo(verb: &str) -> Command {
-    let mut command = Command::new(process::cargo());
+    let mut command = process::cargo();
     command.current_dir(workspace::root()).args([verb, "--quiet", "--locked", "--release"]);
     command
 }

@@ -1,7 +1,5 @@
 //! `cargo xtask fuzz`: the fuzz targets, each for a while.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Need};
@@ -50,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for suite in SUITES {
         for target in suite.targets.iter().filter(|target| wanted(target)) {
             println!("\n=== {target} for {} s", args.seconds);
-            let status = Command::new(process::cargo())
+            let status = process::cargo()
                 .current_dir(workspace::root().join(suite.directory))
                 // The coverage instrumentation is behind an unstable flag of the compiler.
                 .env("RUSTC_BOOTSTRAP", "1")

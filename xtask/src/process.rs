@@ -47,8 +47,19 @@ pub(crate) fn outside_cargo(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs this program.
-pub(crate) fn cargo() -> PathBuf {
+/// The cargo that runs this program, without what it says about this program's package: build scripts (that of ring) look at these
+/// variables, and all that depends on them would be built anew after each command that is not an xtask, and again after the next that is.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(cargo_path());
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The executable of the cargo that runs this program.
+pub(crate) fn cargo_path() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 

@@ -4,7 +4,6 @@ mod object_report;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -153,7 +152,7 @@ const SWAPPED_LAYOUT: &str = "swapped-layout";
 
 /// Builds the `oxbow-node` of the other layout, with the dependencies that the usual one has, and puts it beside its object.
 fn build_swapped_node(quiet: bool) -> Result<()> {
-    let mut command = Command::new(process::cargo());
+    let mut command = process::cargo();
     command.current_dir(workspace::root()).args([
         "build",
         "--locked",

@@ -5,7 +5,6 @@ mod keep;
 mod report;
 mod story;
 
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -156,7 +155,7 @@ fn prepare(args: &Args) -> Result<()> {
     if is_ebpf {
         build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
     }
-    let mut command = Command::new(process::cargo());
+    let mut command = process::cargo();
     command.current_dir(workspace::root()).args(["build", "--locked", "--quiet"]);
     if args.northd == Make::Oxbow {
         command.args(["--package", "oxbow-northd", "--bin", "oxbow-northd"]);

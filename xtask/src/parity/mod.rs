@@ -12,7 +12,6 @@ mod sandbox;
 mod script;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -142,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn build_northd() -> Result<PathBuf> {
-    process::run(Command::new(process::cargo()).current_dir(workspace::root()).args([
+    process::run(process::cargo().current_dir(workspace::root()).args([
         "build",
         "--quiet",
         "--locked",

@@ -49,7 +49,7 @@ impl BpfLinker {
             "installing bpf-linker {BPF_LINKER_VERSION} from crates.io for LLVM {llvm_major} \
              (links the eBPF object; builds in about a minute)"
         );
-        let mut command: Command = process::outside_cargo(process::cargo());
+        let mut command: Command = process::outside_cargo(process::cargo_path());
         command.args(["install", "--locked", "bpf-linker", "--version", &format!("^{BPF_LINKER_VERSION}")]);
         command.args(["--no-default-features", "--features", &format!("llvm-{llvm_major}")]);
         command.env("LLVM_PREFIX", &prefix).env(format!("LLVM_SYS_{llvm_major}1_PREFIX"), &prefix);

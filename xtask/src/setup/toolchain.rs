@@ -54,7 +54,7 @@ impl EbpfToolchain {
         }
         let llvm_major = llvm.split('.').next().and_then(|major| major.parse().ok());
         let llvm_major = llvm_major.with_context(|| format!("LLVM version {llvm:?} of {}", rustc.display()))?;
-        let cargo = cargo.filter(|cargo| cargo.exists()).unwrap_or_else(process::cargo);
+        let cargo = cargo.filter(|cargo| cargo.exists()).unwrap_or_else(process::cargo_path);
         let version = text.lines().next().unwrap_or_default().to_owned();
         Ok(Some(Self { rustc, cargo, version, llvm_major }))
     }

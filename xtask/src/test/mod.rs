@@ -181,7 +181,7 @@ pub(crate) fn kernel_test_features() -> Result<String> {
 const KERNEL_TESTS: &str = "ring0";
 
 fn cargo() -> Command {
-    let mut command = Command::new(process::cargo());
+    let mut command = process::cargo();
     // An error's message is worth more than where it was made.
     command.current_dir(crate::workspace::root()).env("RUST_LIB_BACKTRACE", "0");
     command

@@ -1,7 +1,6 @@
 //! Building what runs in the machines.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -36,7 +35,7 @@ pub(super) enum Profile {
 
 /// Builds with cargo, as `arguments` say, and returns the executables among what was built, in order of their names.
 pub(super) fn build(arguments: &[&str], profile: Profile) -> Result<Vec<Executable>> {
-    let mut command = Command::new(process::cargo());
+    let mut command = process::cargo();
     command
         .current_dir(workspace::root())
         .args(arguments)
