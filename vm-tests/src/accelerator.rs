@@ -89,6 +89,17 @@ impl Accelerator {
         itself.saturating_mul(self.slowness())
     }
 
+    /// How many processors a machine has that would be given `wanted`.
+    ///
+    /// Translated ones that run at the same time do not see each other's changes to code as processors do: a kernel that patches itself then
+    /// meets an `int3` of its own after it has taken it back ("Oops: int3", QEMU 7.2). So there is one.
+    pub fn processors(self, wanted: u32) -> u32 {
+        match self {
+            Self::Kvm => wanted,
+            Self::Tcg => 1,
+        }
+    }
+
     /// QEMU's arguments for it.
     pub(crate) fn arguments(self) -> [&'static str; 4] {
         match self {
@@ -96,7 +107,7 @@ impl Accelerator {
             // Left out of all that it can translate: what it translates to something slower than the other way that kernels have. `rep movsb` is a loop over
             // bytes (erms), each access to user space ends a block and has a TLB of its own (smap), page tables have a fifth level (la57), a
             // register more is switched (pku).
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,erms=off,smap=off,la57=off,pku=off"],
+            Self::Tcg => ["-accel", "tcg", "-cpu", "max,erms=off,smap=off,la57=off,pku=off"],
         }
     }
 

@@ -43,7 +43,7 @@ pub struct MachineSpec<'a> {
     pub addresses: &'a [String],
     /// Its memory, in MiB.
     pub memory: u32,
-    /// Its processors.
+    /// Its processors: [`Accelerator::processors`] of them.
     pub cpus: u32,
     /// A directory that keeps `NAME.console` (what its kernel and `/init` print) and `NAME.qemu`; without one they go with the machine.
     pub logs: Option<&'a Path>,
@@ -80,7 +80,7 @@ impl Machine {
         let (control, log) = (dir.path().join("control"), logs.join(format!("{}.qemu", spec.name)));
         let mut command = Command::new(require_program("qemu-system-x86_64")?);
         command.args(image.accelerator().arguments());
-        command.args(["-m", &spec.memory.to_string(), "-smp", &spec.cpus.to_string()]);
+        command.args(["-m", &spec.memory.to_string(), "-smp", &image.accelerator().processors(spec.cpus).to_string()]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&image.kernel().image).arg("-initrd").arg(image.initramfs());
         let mut line = format!("{COMMAND_LINE}{}", image.accelerator().kernel_arguments());

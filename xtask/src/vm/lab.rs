@@ -59,9 +59,10 @@ impl Lab {
         (memory, cpus): (u32, u32),
     ) -> Result<Machine> {
         println!(
-            "booting {name}: Linux {} by {}, {cpus} CPUs, {memory} MiB, initramfs of {} MiB",
+            "booting {name}: Linux {} by {}, CPUs: {}, {memory} MiB, initramfs of {} MiB",
             image.kernel().release,
             image.accelerator(),
+            image.accelerator().processors(cpus),
             image.size() >> 20
         );
         let mut machine = self.start(ns, image, name, nics, (memory, cpus))?;
