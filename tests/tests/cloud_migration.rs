@@ -23,6 +23,9 @@ fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Marks frames that count for nothing.
+const WARM: u8 = 0;
+
 /// A guest's network card.
 struct Card {
     name: &'static str,
@@ -51,7 +54,7 @@ impl Card {
 
     fn marker(&self, wait: Duration) -> Result<Option<Option<u8>>> {
         let received = self.frames.receive(wait)?;
-        Ok(received.map(|got| (got.frame.get(12..14) == Some(&MARKED)).then(|| got.frame[14])))
+        Ok(received.map(|got| (got.frame.get(12..14) == Some(&MARKED)).then(|| got.frame[14]).filter(|it| *it != WARM)))
     }
 
     /// Everything received until this marker has come.
@@ -86,6 +89,15 @@ fn until_port_says(cloud: &Cloud, hypervisor: usize, what: &str) -> Result<()> {
     })
 }
 
+/// Waits until a frame comes from one card to another: Open vSwitch's userspace datapath drops what it has no neighbour on the underlay for yet, and asks.
+fn until_frames_come(from: &Card, to: &Card) -> Result<()> {
+    wait_until(&format!("a frame from {} at {}", from.name, to.name), PATIENCE, || {
+        from.send(to.mac, WARM)?;
+        Ok(Look::when(to.frames.receive(Duration::from_millis(100))?.is_some(), || "none".to_owned()))
+    })?;
+    to.so_far().map(drop)
+}
+
 fn binding(cloud: &Cloud, column: &str) -> Result<String> {
     Ok(cloud.sbctl(&format!("--bare --columns={column} find Port_Binding logical_port=mover"))?.trim().to_owned())
 }
@@ -109,6 +121,9 @@ fn a_guest_migrates(cloud: &mut Cloud) -> Result<()> {
     cloud.sync()?;
     let (here, there) = (card(cloud, "here", HERE)?, card(cloud, "there", THERE)?);
     let (old, new) = (card(cloud, "mover", MOVER)?, card(cloud, "mover-hv2", MOVER)?);
+
+    until_frames_come(&here, &there)?;
+    until_frames_come(&there, &here)?;
 
     // The source alone receives. What follows on the same way to hv2 says that a copy would have come.
     here.send(MOVER, 1)?;
