@@ -50,16 +50,7 @@ impl Traffic {
             let address: IpAddr = guest.ipv4.parse()?;
             Ok((cloud.vif(guest.port)?.guest(), address))
         };
-        let begin =
-            || -> Result<Vec<Stream>> { pairs.iter().map(|(a, b)| Stream::start(end(a)?, end(b)?, RATE)).collect() };
-        // In the first second of a stream Open vSwitch's userspace datapath asks for neighbours and makes, revises and replaces flows of its own,
-        // and drops what comes meanwhile; with nothing else going on as well. What a fault does is looked for after that.
-        if cloud.hypervisors().iter().any(|host| host.node().has_userspace_datapath()) {
-            let first = begin()?;
-            first.iter().try_for_each(|stream| stream.wait_for(u64::from(RATE)))?;
-            first.into_iter().try_for_each(|stream| stream.finish().map(drop))?;
-        }
-        let streams = begin()?;
+        let streams = pairs.iter().map(|(a, b)| Stream::start(end(a)?, end(b)?, RATE)).collect::<Result<_>>()?;
         Ok(Self { streams, start: Instant::now(), overflown: overflown(cloud)? })
     }
 
