@@ -33,6 +33,8 @@ fn without_the_southbound_database_vifs_go_on_and_changes_are_caught_up_with(nod
         layer2::build(cloud)?;
         let remote = cloud.hypervisors()[0].site().sb_remote.clone();
         let near = PingStream::start(cloud.vif("lp11")?.guest(), "10.0.0.12", &cloud.dir().join("near.log"))?;
+        // Open vSwitch's userspace datapath drops the frame that asks for a neighbour on the underlay.
+        probe::ping(cloud.vif("lp11")?.guest(), "10.0.0.21")?;
         let far = PingStream::start(cloud.vif("lp11")?.guest(), "10.0.0.21", &cloud.dir().join("far.log"))?;
         cloud.stop_southbound()?;
         for host in cloud.hypervisors() {
