@@ -309,7 +309,7 @@ fn daemons_of_either_kind_are_killed_and_come_back(node: Node) -> Result<()> {
             until_in_force(host)?;
             traffic.goes_on()?;
         }
-        traffic.nothing_was_lost_but_by_adding_ports(cloud)?;
+        traffic.nothing_was_lost_by(cloud)?;
         everybody(&staying, &mut numbers)?;
         // Theirs: between ours nothing is lost. (An ovn-controller that starts installs its own flows anew.)
         let traffic = Traffic::between(cloud, &[(STAYING[0], STAYING[1])])?;
@@ -323,6 +323,6 @@ fn daemons_of_either_kind_are_killed_and_come_back(node: Node) -> Result<()> {
             cards::everybody_is_heard(&staying.iter().collect::<Vec<_>>())?;
             everybody(&staying, &mut numbers)?;
         }
-        traffic.nothing_was_lost_but_by_adding_ports(cloud)
+        traffic.nothing_was_lost_by(cloud)
     })
 }
