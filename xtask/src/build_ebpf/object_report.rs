@@ -41,7 +41,9 @@ impl ObjectReport {
             let section = elf.section_by_index(section).with_context(|| format!("the section of {name}"))?;
             if symbol.kind() == SymbolKind::Text && section.kind() == SectionKind::Text && symbol.size() > 0 {
                 let section = section.name().context("a section's name")?.to_owned();
-                functions.push(Function { section, name: name.to_owned(), instructions: symbol.size() / INSTRUCTION });
+                // Without the crates' hashes, in which is where they were built.
+                let name = format!("{:#}", rustc_demangle::demangle(name));
+                functions.push(Function { section, name, instructions: symbol.size() / INSTRUCTION });
             }
         }
         functions.sort();
