@@ -21,7 +21,7 @@ pub(crate) struct Settled {
 }
 
 pub(crate) fn committed() -> Ended {
-    Ended::Committed { inserted: Vec::new(), affected: 0 }
+    Ended::Committed { inserted: Vec::new(), affected: 0, selected: Vec::new() }
 }
 
 impl Cloud {

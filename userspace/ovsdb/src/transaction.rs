@@ -22,9 +22,21 @@ enum Operation {
     Update { table: &'static TableDef, uuid: Uuid, row: Vec<(AnyColumn, Datum)> },
     Mutate { table: &'static TableDef, uuid: Uuid, mutations: Vec<(AnyColumn, Mutator, Datum)> },
     Delete { table: &'static TableDef, uuid: Uuid },
+    Select { uuid: Uuid, column: AnyColumn },
     Wait { table: &'static TableDef, clauses: Vec<Clause>, columns: Vec<(AnyColumn, Datum)>, until: Until },
     Comment(String),
     Abort,
+}
+
+/// What the result of an operation tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// How many rows it touched, if any.
+    Count,
+    /// The identifier of the row inserted under this stand-in.
+    Identifier(Uuid),
+    /// The value of this column of this row.
+    Value(Uuid, AnyColumn),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +126,13 @@ impl Transaction {
         self.operations.push(Operation::Delete { table, uuid });
     }
 
+    /// Reads a column of a row, for what is not worth monitoring; [`Outcome::Committed`] tells the value. A server finds a row by its
+    /// identifier at once, however many there are.
+    pub fn select(&mut self, uuid: Uuid, column: AnyColumn) {
+        self.check_table(column.table());
+        self.operations.push(Operation::Select { uuid, column });
+    }
+
     /// A precondition on the rows of a table: when it does not hold, the transaction ends as [`Outcome::TryAgain`].
     pub fn wait(&mut self, table: &'static TableDef) -> WaitBuilder<'_> {
         self.check_table(table);
@@ -144,12 +163,14 @@ impl Transaction {
         assert_eq!(table.database, self.database.name, "table {} is not of this transaction's database", table.name);
     }
 
-    /// The stand-in identifiers of the insertions, by operation: `None` for other operations.
-    pub(crate) fn insertions(&self) -> Vec<Option<Uuid>> {
-        self.operations
-            .iter()
-            .map(|op| if let Operation::Insert { uuid, .. } = op { Some(*uuid) } else { None })
-            .collect()
+    /// What each operation's result is to be read for.
+    pub(crate) fn expected(&self) -> Vec<Expected> {
+        let expected = |operation: &Operation| match operation {
+            Operation::Insert { uuid, .. } => Expected::Identifier(*uuid),
+            Operation::Select { uuid, column } => Expected::Value(*uuid, *column),
+            _ => Expected::Count,
+        };
+        self.operations.iter().map(expected).collect()
     }
 
     /// Writes the parameters of "transact"; with a lock, the transaction is refused unless we own it.
@@ -202,7 +223,7 @@ impl Transaction {
                     changes = RowChange::coalesce(changes, replica.remove(table, *uuid).into_iter().collect());
                     None
                 }
-                Operation::Wait { .. } | Operation::Comment(_) | Operation::Abort => None,
+                Operation::Select { .. } | Operation::Wait { .. } | Operation::Comment(_) | Operation::Abort => None,
             };
             if let Some(draft) = draft {
                 changes = RowChange::coalesce(changes, replica.put(draft).into_iter().collect());
@@ -278,6 +299,13 @@ impl Operation {
             Operation::Delete { table, uuid } => {
                 start(out, "delete", table);
                 write_where(out, &[Clause::is_row(*uuid)], named);
+            }
+            Operation::Select { uuid, column } => {
+                start(out, "select", column.table());
+                write_where(out, &[Clause::is_row(*uuid)], named);
+                out.extend_from_slice(b",\"columns\":[");
+                json::write_string(out, column.name());
+                out.push(b']');
             }
             Operation::Wait { table, clauses, columns, until } => {
                 start(out, "wait", table);
@@ -512,6 +540,8 @@ pub enum Outcome {
         inserted: Vec<(Uuid, Uuid)>,
         /// Rows that updates, mutations and deletions touched, in all.
         affected: u64,
+        /// For each [selection](Transaction::select), in order: the row and the column's value; `None` when there is no such row.
+        selected: Vec<(Uuid, Option<Datum>)>,
     },
     /// A precondition did not hold, or the cluster could not commit it just now: decide anew from the replica.
     TryAgain,

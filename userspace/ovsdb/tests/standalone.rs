@@ -93,6 +93,21 @@ fn transactions_insert_update_mutate_wait_and_delete() {
         assert_eq!(config, ["b=3", "c=4"]);
         assert_eq!(client.replica().len(nb::logical_switch_port::TABLE), 1, "an unreferenced port goes");
 
+        // What is not monitored can be read, of rows that are there.
+        let mut reading = Transaction::new(nb::DATABASE);
+        reading.select(switch, nb::logical_switch::OTHER_CONFIG.any());
+        reading.select(Uuid::random(), nb::logical_switch::NAME.any());
+        reading.select(inserted[0].1, nb::logical_switch_port::NAME.any());
+        let Outcome::Committed { selected, .. } = client.commit(reading).await else { panic!("not committed") };
+        let config = row.datum(nb::logical_switch::OTHER_CONFIG.any()).clone();
+        let name = client.replica().row(nb::logical_switch_port::TABLE, inserted[0].1).unwrap().clone();
+        let name = name.datum(nb::logical_switch_port::NAME.any()).clone();
+        assert_eq!(
+            selected.iter().map(|(_, value)| value.clone()).collect::<Vec<_>>(),
+            [Some(config), None, Some(name)]
+        );
+        assert_eq!(selected[0].0, switch);
+
         // The same again: what it verified is no longer so.
         assert_eq!(client.commit(txn).await, Outcome::TryAgain);
         let mut txn = Transaction::new(nb::DATABASE);

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 
 use crate::layout::{DatabaseLayout, LayoutColumn, TableLayout};
 use crate::update::{RowUpdate, UpdateKind};
-use crate::{Atom, Datum};
+use crate::{AnyColumn, Atom, Datum};
 use value::{DatumSeed, RecentStrings, UuidText};
 
 /// The three notations in which rows are sent or stored.
@@ -70,6 +70,12 @@ impl Decoder {
         deserializer.end()?;
         Ok(rows)
     }
+}
+
+/// Reads a value that stands alone, by the types of the column's definition.
+pub(crate) fn value_of(column: AnyColumn, value: &serde_json::Value) -> Result<Datum, serde_json::Error> {
+    let layout = LayoutColumn::new(column.index(), column.definition().shape);
+    DatumSeed { column: &layout, recent: &mut RecentStrings::default() }.deserialize(value)
 }
 
 impl LayoutColumn {

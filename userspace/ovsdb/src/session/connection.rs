@@ -10,6 +10,7 @@ use super::{Action, Link, LockRequest, Session, SessionEvent, reply};
 use crate::decode::{Decoder, Notation};
 use crate::layout::{DatabaseLayout, TableLayout};
 use crate::server_schema::ServerSchema;
+use crate::transaction::Expected;
 use crate::update::{RowUpdate, UpdateBatch};
 use crate::{Condition, Frame, LockState, Outcome, Replica, TransactionId, Uuid, json};
 
@@ -60,7 +61,7 @@ pub(super) enum Pending {
     ConditionChange,
     Lock(LockRequest),
     Unlock,
-    Transaction { id: TransactionId, insertions: Vec<Option<Uuid>>, skipped: usize },
+    Transaction { id: TransactionId, expected: Vec<Expected>, skipped: usize },
 }
 
 /// One connection.
@@ -296,9 +297,9 @@ impl Session {
                 }
                 Ok(())
             }
-            (Pending::Transaction { id, insertions, skipped }, None) => {
+            (Pending::Transaction { id, expected, skipped }, None) => {
                 let outcome =
-                    reply::transaction_outcome(result, &insertions, skipped).map_err(|error| bad("transact", error))?;
+                    reply::transaction_outcome(result, &expected, skipped).map_err(|error| bad("transact", error))?;
                 self.events.push_back(SessionEvent::TransactionDone { id, outcome });
                 Ok(())
             }

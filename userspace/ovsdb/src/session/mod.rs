@@ -371,7 +371,7 @@ impl Session {
         transaction.write_params(&mut params, lock.as_deref());
         let pending = connection::Pending::Transaction {
             id,
-            insertions: transaction.insertions(),
+            expected: transaction.expected(),
             skipped: usize::from(lock.is_some()),
         };
         self.request("transact", &params, pending);

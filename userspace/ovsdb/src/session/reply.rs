@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::decode::{Decoder, Notation, TablesSeed};
+use crate::decode::{Decoder, Notation, TablesSeed, value_of};
+use crate::transaction::Expected;
 use crate::update::RowUpdate;
-use crate::{Outcome, TransactionError, Uuid};
+use crate::{Outcome, TransactionError};
 
 /// Decodes `[head, …, <table-updates>]`: the values before the updates, and the updates.
 pub(super) fn decode_updates(
@@ -80,13 +81,14 @@ struct OperationResult {
     details: Option<String>,
     uuid: Option<(String, String)>,
     count: Option<u64>,
+    rows: Option<Vec<serde_json::Map<String, Value>>>,
 }
 
-/// What the result of "transact" means. `insertions` has, for each operation sent, the stand-in identifier if it was an
-/// insertion; `skipped` operations come before those of the caller.
+/// What the result of "transact" means. `expected` has an element for each operation sent; `skipped` operations come before those of the
+/// caller.
 pub(super) fn transaction_outcome(
     json: &[u8],
-    insertions: &[Option<Uuid>],
+    expected: &[Expected],
     skipped: usize,
 ) -> Result<Outcome, serde_json::Error> {
     let results: Vec<Option<OperationResult>> = serde_json::from_slice(json)?;
@@ -98,7 +100,7 @@ pub(super) fn transaction_outcome(
             "not owner" => not_owner = true,
             "aborted" => aborted = true,
             _ => {
-                let operation = index.checked_sub(skipped).filter(|&operation| operation < insertions.len());
+                let operation = index.checked_sub(skipped).filter(|&operation| operation < expected.len());
                 let details = details.clone().unwrap_or_default();
                 return Ok(Outcome::Failed(TransactionError { operation, error: error.clone(), details }));
             }
@@ -114,12 +116,19 @@ pub(super) fn transaction_outcome(
         return Ok(Outcome::TryAgain);
     }
     let results = results.get(skipped..).unwrap_or_default();
-    let mut inserted = Vec::new();
-    for (stand_in, result) in insertions.iter().zip(results) {
-        if let (Some(stand_in), Some(OperationResult { uuid: Some((_, uuid)), .. })) = (stand_in, result) {
-            inserted.push((*stand_in, uuid.parse().map_err(serde_json::Error::custom)?));
+    let (mut inserted, mut selected) = (Vec::new(), Vec::new());
+    for (expected, result) in expected.iter().zip(results) {
+        match (expected, result) {
+            (Expected::Identifier(stand_in), Some(OperationResult { uuid: Some((_, uuid)), .. })) => {
+                inserted.push((*stand_in, uuid.parse().map_err(serde_json::Error::custom)?));
+            }
+            (Expected::Value(row, column), Some(OperationResult { rows: Some(rows), .. })) => {
+                let value = rows.first().and_then(|row| row.get(column.name()));
+                selected.push((*row, value.map(|value| value_of(*column, value)).transpose()?));
+            }
+            _ => {}
         }
     }
     let affected = results.iter().flatten().filter_map(|result| result.count).sum();
-    Ok(Outcome::Committed { inserted, affected })
+    Ok(Outcome::Committed { inserted, affected, selected })
 }
