@@ -8,6 +8,7 @@ use aya::programs::links::LinkOrder;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{SchedClassifier, TcAttachType};
 use cloud::{SWITCH, Switch, config, next, outport, small};
+use oxbow_abi::rule::{NarrowKey, Rule, RuleSlot};
 use oxbow_abi::stats::total;
 use oxbow_backend_bpf::kernel::{Hook, HookChoice, Role, Sizes};
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
@@ -369,6 +370,27 @@ fn a_full_map_is_named_and_the_version_in_force_stays() {
         assert_eq!(backend.commit(&switch.program, &fewer).unwrap().version, before + 1);
         backend.settle().unwrap();
         assert_eq!(backend.instance().maps.rules.entries().count(), 5);
+        backend.remove_everything().unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn many_keys_go_at_once_whichever_of_them_are_there() {
+    let ns = namespace();
+    ns.enter(|| {
+        let mut backend = open(small());
+        let rules = &mut backend.instance().maps.rules;
+        let key = |tuple| NarrowKey { tuple, ..NarrowKey::default() };
+        let keys = [1, 2, 4, 5].map(key);
+        rules.insert_many(&keys, &keys.map(|_| Rule { slot: [RuleSlot::EMPTY; 2] })).unwrap();
+        rules.remove_many(&[1, 3, 2, 9, 5].map(key)).unwrap();
+        let left: Vec<u32> = rules.snapshot().unwrap().into_iter().map(|(key, _)| key.tuple).collect();
+        assert_eq!(left, [4]);
+        rules.remove_many(&[]).unwrap();
+        rules.remove_many(&[7, 8].map(key)).unwrap();
+        rules.remove_many(&[4, 6].map(key)).unwrap();
+        assert_eq!(rules.count().unwrap(), 0);
         backend.remove_everything().unwrap();
     })
     .unwrap();

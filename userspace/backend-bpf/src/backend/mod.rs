@@ -338,12 +338,9 @@ impl Backend {
         for id in self.raised_chassis.drain(..) {
             self.guards.raise(Scope::Chassis(id.0));
         }
-        let mut raised = false;
-        for guard in self.guards.raised() {
-            self.instance.maps.guards.set(guard, &self.version)?;
-            raised = true;
-        }
-        if raised {
+        let raised: Vec<u32> = self.guards.raised().collect();
+        if !raised.is_empty() {
+            self.instance.maps.guards.set_many(&raised, &vec![self.version; raised.len()])?;
             self.next_epoch()?;
         }
         self.guards.committed();
@@ -385,14 +382,16 @@ impl Backend {
     }
 
     fn remove_rules(&mut self, keys: &[(u32, bool, crate::compile::Key)]) -> Result<(), MapFailure> {
-        for (tuple, wide, key) in keys {
-            if *wide {
-                self.instance.maps.wide_rules.remove(&wide_key(*tuple, key))?;
+        let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+        for (tuple, is_wide, key) in keys {
+            if *is_wide {
+                wide.push(wide_key(*tuple, key));
             } else {
-                self.instance.maps.rules.remove(&narrow_key(*tuple, key))?;
+                narrow.push(narrow_key(*tuple, key));
             }
         }
-        Ok(())
+        self.instance.maps.rules.remove_many(&narrow)?;
+        self.instance.maps.wide_rules.remove_many(&wide)
     }
 
     /// Waits until no packet can be using what commits have replaced, and removes it. A later commit does it when nobody has before. The

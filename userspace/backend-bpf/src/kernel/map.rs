@@ -118,6 +118,22 @@ impl<K: Value, V: Value> HashTable<K, V> {
         }
     }
 
+    /// Removes many, in one call; keys that are not there are not errors.
+    pub fn remove_many(&mut self, keys: &[K]) -> Result<(), MapFailure> {
+        let mut left = keys;
+        while !left.is_empty() {
+            match delete_batch(map_data_fd(&self.map), left.as_bytes_of(), left.len()) {
+                Ok(()) => return Ok(()),
+                // The one that it stopped at is not there.
+                Err((done, error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    left = left.get(done + 1..).unwrap_or_default();
+                }
+                Err((_, source)) => return Err(MapFailure::Batch { map: self.name, count: left.len(), source }),
+            }
+        }
+        Ok(())
+    }
+
     /// Looks a key up.
     pub fn get(&self, key: &K) -> Result<Option<V>, MapFailure> {
         match self.map.get(&Plain(*key), 0) {
@@ -206,6 +222,12 @@ impl<V: Value> Slots<V> {
         self.map.set(index, Plain(*value), 0).map_err(|source| failure(self.name, self.max, source))
     }
 
+    /// Writes many elements, in one call.
+    pub fn set_many(&mut self, indexes: &[u32], values: &[V]) -> Result<(), MapFailure> {
+        update_batch(self.map.map().fd().as_fd(), indexes.as_bytes_of(), values.as_bytes_of(), indexes.len())
+            .map_err(|source| MapFailure::Batch { map: self.name, count: indexes.len(), source })
+    }
+
     /// Reads one element.
     pub fn get(&self, index: u32) -> Result<V, MapFailure> {
         self.map.get(&index, 0).map(|v| v.0).map_err(|source| failure(self.name, self.max, source))
@@ -259,6 +281,7 @@ struct BatchAttr {
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
 /// Reads the next entries from `place` on, which is where the call before stopped; how many, and whether there are more.
 fn lookup_batch(
@@ -289,6 +312,24 @@ fn lookup_batch(
     let error = std::io::Error::last_os_error();
     // What is found last comes with ENOENT.
     if error.raw_os_error() == Some(libc::ENOENT) { Ok((attr.count as usize, false)) } else { Err(error) }
+}
+
+/// Removes keys in order; on failure how many were removed before the one that failed.
+fn delete_batch(fd: BorrowedFd<'_>, keys: &[u8], count: usize) -> Result<(), (usize, std::io::Error)> {
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: 0,
+        count: count as u32,
+        map_fd: fd.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the attribute names a live slice of `count` keys of the map's own size; the kernel reads it and writes only `count` inside the
+    // attribute.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_DELETE_BATCH, &mut attr, size_of::<BatchAttr>()) };
+    if result == 0 { Ok(()) } else { Err((attr.count as usize, std::io::Error::last_os_error())) }
 }
 
 fn update_batch(fd: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: usize) -> std::io::Result<()> {
