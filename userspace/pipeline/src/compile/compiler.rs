@@ -543,7 +543,10 @@ impl Compiler {
     /// Brings the program up to date; what changed in it.
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes::default();
-        for id in std::mem::take(&mut self.dirty) {
+        let dirty = std::mem::take(&mut self.dirty);
+        let rows: Vec<Arc<FlowRow>> = dirty.iter().filter_map(|id| self.flow(*id).cloned()).collect();
+        self.texts.prepare(&rows, &self.address_sets);
+        for id in dirty {
             self.lower(id);
         }
         for key in std::mem::take(&mut self.insecure) {

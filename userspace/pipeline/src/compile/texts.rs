@@ -2,6 +2,7 @@
 
 use super::actions::{self, only_passes};
 use super::matching::{self, Form};
+use super::row::FlowRow;
 use crate::ir::{Act, Pipeline};
 use oxbow_lflow::constant::Constant;
 use oxbow_lflow::{
@@ -57,6 +58,16 @@ pub(crate) struct ActionText {
     prerequisites: Option<Arc<str>>,
 }
 
+impl ActionText {
+    /// What the actions ask of the packets.
+    fn condition(&self) -> Option<&Expr> {
+        self.parsed.as_ref().ok().and_then(|parsed| parsed.prerequisites.as_ref())
+    }
+}
+
+/// What an action list's parse depends on.
+type ActionKey = (Arc<str>, Pipeline, u8);
+
 /// What a match's parse depends on: its text, and the prerequisites of the actions.
 type MatchKey = (Arc<str>, Option<Arc<str>>);
 
@@ -66,7 +77,7 @@ pub(crate) struct Texts {
     vocabulary: Vocabulary,
     stages: (u8, u8),
     matches: FxHashMap<MatchKey, Arc<MatchText>>,
-    actions: FxHashMap<(Arc<str>, Pipeline, u8), Arc<ActionText>>,
+    actions: FxHashMap<ActionKey, Arc<ActionText>>,
     /// Matches by the address sets they name.
     by_set: FxHashMap<Arc<str>, FxHashSet<MatchKey>>,
 }
@@ -91,6 +102,34 @@ impl Texts {
     /// Number of distinct matches and action lists held.
     pub(crate) fn len(&self) -> (usize, usize) {
         (self.matches.len(), self.actions.len())
+    }
+
+    /// Parses what these flows need and is not known, on all processors: a text depends on no other, and most of what a datapath that comes
+    /// costs is its texts. Only for many: threads cost, too.
+    pub(crate) fn prepare(&mut self, rows: &[Arc<FlowRow>], sets: &AddressSets) {
+        let mut new: FxHashSet<ActionKey> = FxHashSet::default();
+        for row in rows {
+            let key = (Arc::clone(&row.actions), row.pipeline, row.stage);
+            if !self.actions.contains_key(&key) {
+                new.insert(key);
+            }
+        }
+        let new: Vec<ActionKey> = new.into_iter().collect();
+        let parsed = abreast(&new, |(text, pipeline, stage)| self.parse_action(text, *pipeline, *stage));
+        self.actions.extend(new.into_iter().zip(parsed.into_iter().map(Arc::new)));
+        let mut new: FxHashMap<MatchKey, Arc<ActionText>> = FxHashMap::default();
+        for row in rows {
+            let action = self.action(&row.actions, row.pipeline, row.stage);
+            let key = (Arc::clone(&row.matches), action.prerequisites.clone());
+            if !self.matches.contains_key(&key) {
+                new.entry(key).or_insert(action);
+            }
+        }
+        let new: Vec<(MatchKey, Arc<ActionText>)> = new.into_iter().collect();
+        let parsed = abreast(&new, |((text, _), action)| self.parse_matching(text, action.condition(), sets));
+        for ((key, _), parsed) in new.into_iter().zip(parsed) {
+            self.keep(key, Arc::new(parsed));
+        }
     }
 
     pub(crate) fn action(&mut self, text: &Arc<str>, pipeline: Pipeline, stage: u8) -> Arc<ActionText> {
@@ -152,13 +191,16 @@ impl Texts {
         if let Some(known) = self.matches.get(&key) {
             return Arc::clone(known);
         }
-        let prerequisites = action.parsed.as_ref().ok().and_then(|parsed| parsed.prerequisites.as_ref());
-        let parsed = Arc::new(self.parse_matching(text, prerequisites, sets));
+        let parsed = Arc::new(self.parse_matching(text, action.condition(), sets));
+        self.keep(key, Arc::clone(&parsed));
+        parsed
+    }
+
+    fn keep(&mut self, key: MatchKey, parsed: Arc<MatchText>) {
         for set in &parsed.address_sets {
             self.by_set.entry(Arc::clone(set)).or_default().insert(key.clone());
         }
-        self.matches.insert(key, Arc::clone(&parsed));
-        parsed
+        self.matches.insert(key, parsed);
     }
 
     fn parse_matching(&self, text: &str, prerequisites: Option<&Expr>, sets: &AddressSets) -> MatchText {
@@ -218,6 +260,32 @@ impl Texts {
     }
 }
 
+/// The results for all items in order, worked out by as many threads as there are processors, but for each some work.
+fn abreast<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    /// Fewer than this are done sooner than a thread is started.
+    const SHARE: usize = 128;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors.min(MAX_THREADS).min(items.len() / SHARE).max(1);
+    let work = &work;
+    let mut shares = items.chunks(items.len().div_ceil(threads).max(1));
+    let Some(own) = shares.next() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let others: Vec<_> =
+            shares.map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<R>>())).collect();
+        let mut results: Vec<R> = own.iter().map(work).collect();
+        for other in others {
+            match other.join() {
+                Ok(share) => results.extend(share),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
+}
+
+/// A hypervisor's processors are its guests'.
+const MAX_THREADS: usize = 4;
+
 /// What follows a `$` in a text.
 fn names_in(text: &str) -> impl Iterator<Item = Arc<str>> + '_ {
     text.split('$').skip(1).map(|rest| {
@@ -263,6 +331,14 @@ mod tests {
     fn set_names_are_found_in_texts_that_do_not_parse() {
         let names: Vec<Arc<str>> = names_in("ip4.src == $as_1 && ip4.dst == {$a.b, $c} ((").collect();
         assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["as_1", "a.b", "c"]);
+    }
+
+    #[test]
+    fn what_is_worked_out_abreast_is_in_order() {
+        for count in [0, 1, 127, 1000, 1001] {
+            let items: Vec<usize> = (0..count).collect();
+            assert_eq!(abreast(&items, |n| n + 1), (1..=count).collect::<Vec<_>>());
+        }
     }
 
     #[test]
