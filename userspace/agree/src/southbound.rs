@@ -199,7 +199,6 @@ impl Southbound {
                 matches: table.text(row, "match")?.into(),
                 actions: table.text(row, "actions")?.into(),
                 stage_name: map_get(ids, "stage-name").unwrap_or_default().into(),
-                source: map_get(ids, "source").unwrap_or_default().into(),
             });
         }
         self.flows.sort_by_key(|flow| flow.uuid);

@@ -116,7 +116,6 @@ fn row(n: u128, pipeline: Pipeline, stage: u8, priority: u16, matches: &str, act
         matches: matches.into(),
         actions: actions.into(),
         stage_name: "".into(),
-        source: "".into(),
     }
 }
 

@@ -93,7 +93,6 @@ fn compiler(flows: &[(u16, &str, &str)]) -> Compiler {
             matches: (*matches).into(),
             actions: (*actions).into(),
             stage_name: "".into(),
-            source: "".into(),
         });
     }
     compiler

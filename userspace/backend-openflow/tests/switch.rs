@@ -25,7 +25,6 @@ fn row(n: u128, at: (Pipeline, u8, u16), matches: &str, actions: &str) -> FlowRo
         matches: matches.into(),
         actions: actions.into(),
         stage_name: "".into(),
-        source: "".into(),
     }
 }
 

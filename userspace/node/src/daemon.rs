@@ -12,7 +12,7 @@ use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::POLICY_COMMIT;
 use crate::engine::{Engine, LFLOW_RUN, Leaving, NEXT_HOP, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
-use crate::view::{SslRow, ovs_columns, sb_tables};
+use crate::view::{SslRow, ovs_columns, sb_columns, sb_tables};
 use anyhow::Context as _;
 use oxbow_abi::monitor::Listen as KernelListen;
 use oxbow_backend_bpf::kernel::{HookChoice, Sizes};
@@ -331,8 +331,7 @@ fn probe_interval(config: &Config) -> Duration {
 
 /// The client of the Southbound database, with nothing of the big tables until it is known what matters here.
 pub(crate) fn southbound_client(config: &Config, remote: &str, tls: TlsFiles) -> ClientConfig {
-    let mut client = ClientConfig::new(sb::DATABASE, remote.to_owned());
-    client = sb_tables().into_iter().fold(client, ClientConfig::monitor);
+    let mut client = ClientConfig::new(sb::DATABASE, remote.to_owned()).monitor_columns(sb_columns());
     let interest = crate::locality::Interest {
         system_id: config.system_id.clone(),
         everything: config.monitor_all,

@@ -137,7 +137,10 @@ impl Exporter {
                 && let Some(config) = engine.config()
                 && let Some(remote) = &config.remote
             {
-                sb = Some(Client::start(southbound_client(config, remote, tls_files(&self.ssl, engine.ssl_files()))));
+                let tls = tls_files(&self.ssl, engine.ssl_files());
+                // Nothing is asked for later: the names of the stages come with the flows.
+                let names = [crate::stage_names::column()];
+                sb = Some(Client::start(southbound_client(config, remote, tls).monitor_columns(names)));
             }
             if let Some(text) = engine.flows_text().filter(|_| engine.is_ready()) {
                 if let Some(name) = engine.unregistered() {

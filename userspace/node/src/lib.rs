@@ -46,6 +46,7 @@ pub mod netlink;
 pub mod packet;
 pub mod registration;
 pub mod rows;
+pub mod stage_names;
 pub mod switchd;
 pub mod tunnel_ports;
 pub mod tunnels;

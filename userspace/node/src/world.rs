@@ -5,9 +5,10 @@
 use crate::config::EncapKind;
 use crate::dataplane::{FdbAddress, LocalVif};
 use crate::rows::{PortBinding, Uuid};
+use crate::stage_names::{self, StageNames};
 use crate::tunnels::Mesh;
 use crate::view::SbView;
-use oxbow_ovsdb::{Row, RowChange};
+use oxbow_ovsdb::{Datum, Row, RowChange, Transaction};
 use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
 use oxbow_pipeline::ir::{
     Changes, Chassis, ChassisId, DatapathKey, Encap, EncapKind as IrEncapKind, FlowUuid, Group, GroupKey, Location,
@@ -31,6 +32,7 @@ pub struct World {
     /// Multicast groups by row, and by datapath.
     groups: HashMap<Uuid, Arc<Row>>,
     groups_by_datapath: HashMap<Uuid, BTreeSet<Uuid>>,
+    stage_names: StageNames,
     fed_groups: HashMap<Uuid, (DatapathKey, GroupKey)>,
     dirty_groups: BTreeSet<Uuid>,
     fed_ports: HashMap<Uuid, LogicalPort>,
@@ -117,7 +119,7 @@ impl World {
         let dirty = std::mem::take(&mut self.dirty_flows);
         for uuid in dirty {
             if let Some(row) = self.flow_rows.get(&uuid) {
-                let flow = flow_row(row, view, &self.dp_groups);
+                let flow = flow_row(row, view, &self.dp_groups, &mut self.stage_names);
                 self.compiler.set_flow(flow);
             }
         }
@@ -398,6 +400,36 @@ impl World {
         self.fdb = wanted;
     }
 
+    /// Whether stages have names that nobody has told yet.
+    pub fn lacks_stage_names(&self) -> bool {
+        self.stage_names.is_incomplete()
+    }
+
+    /// Asks for them.
+    pub fn ask_stage_names(&mut self, view: &SbView, transaction: &mut Transaction) {
+        if self.stage_names.is_incomplete() {
+            let groups = &self.dp_groups;
+            let flows = self.flow_rows.iter().filter_map(|(uuid, row)| Some((place_of(row, view, groups)?, *uuid)));
+            self.stage_names.ask(flows, transaction);
+        }
+    }
+
+    /// What was answered: rows with their external_ids. A row that is gone says nothing, and another one is asked.
+    pub fn stage_names_told(&mut self, view: &SbView, answers: &[(Uuid, Option<Datum>)]) {
+        for (flow, external_ids) in answers {
+            if let (Some(row), Some(external_ids)) = (self.flow_rows.get(flow), external_ids)
+                && let Some(place) = place_of(row, view, &self.dp_groups)
+            {
+                self.stage_names.told(place, external_ids);
+            }
+        }
+    }
+
+    /// Another northd writes the flows.
+    pub fn ask_stage_names_anew(&mut self) {
+        self.stage_names.ask_anew();
+    }
+
     /// The compiler, for its program, problems and names.
     pub fn compiler(&self) -> &Compiler {
         &self.compiler
@@ -427,7 +459,25 @@ fn mac(bytes: [u8; 6]) -> Mac {
     Mac(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-fn flow_row(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>) -> FlowRow {
+/// The stage of a flow; `None` while its datapath is not known.
+fn place_of(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>) -> Option<stage_names::Place> {
+    use sb::logical_flow as t;
+    let group = row.get(t::LOGICAL_DP_GROUP).and_then(|group| groups.get(&group));
+    let mut datapaths = row.get(t::LOGICAL_DATAPATH).into_iter().chain(group.into_iter().flatten().copied());
+    let datapath = datapaths.find_map(|uuid| view.datapaths.get(&uuid))?;
+    Some((datapath.external_ids.contains_key("logical-router"), pipeline(row), stage(row)))
+}
+
+fn pipeline(row: &Row) -> Pipeline {
+    if row.get(sb::logical_flow::PIPELINE).as_str() == "egress" { Pipeline::Egress } else { Pipeline::Ingress }
+}
+
+/// A stage or priority out of range is refused by the schema; it ends up where nothing leads to.
+fn stage(row: &Row) -> u8 {
+    u8::try_from(row.get(sb::logical_flow::TABLE_ID)).unwrap_or(u8::MAX)
+}
+
+fn flow_row(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>, names: &mut StageNames) -> FlowRow {
     use sb::logical_flow as t;
     let key = |uuid: &Uuid| view.datapaths.get(uuid).map(|row| DatapathKey(row.tunnel_key));
     let mut datapaths: Vec<DatapathKey> = row.get(t::LOGICAL_DATAPATH).iter().filter_map(key).collect();
@@ -436,18 +486,15 @@ fn flow_row(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>) -> Flow
     }
     datapaths.sort();
     datapaths.dedup();
-    let ids = row.get(t::EXTERNAL_IDS);
-    let id = |key: &str| ids.get(key).map_or("", |text| text.as_str()).into();
+    let shared = || place_of(row, view, groups).map(|place| names.name(place));
     FlowRow {
         uuid: FlowUuid(row.uuid().as_u128()),
         datapaths,
-        pipeline: if row.get(t::PIPELINE).as_str() == "egress" { Pipeline::Egress } else { Pipeline::Ingress },
-        // A stage or priority out of range is refused by the schema; it ends up where nothing leads to.
-        stage: u8::try_from(row.get(t::TABLE_ID)).unwrap_or(u8::MAX),
+        pipeline: pipeline(row),
+        stage: stage(row),
         priority: u16::try_from(row.get(t::PRIORITY)).unwrap_or(0),
         matches: row.get(t::MATCH).as_str().into(),
         actions: row.get(t::ACTIONS).as_str().into(),
-        stage_name: id("stage-name"),
-        source: id("source"),
+        stage_name: stage_names::of_row(row).or_else(shared).unwrap_or_default(),
     }
 }

@@ -134,6 +134,8 @@ pub struct Engine {
     generations: Generations,
     fdb: Fdb,
     unsaved_fdb: Vec<(crate::dataplane::FdbAddress, u32)>,
+    /// What the northd calls itself that wrote the flows.
+    northd_version: Option<String>,
     dataplane: Option<Box<dyn Dataplane>>,
     dataplane_serial: u64,
     /// System-id, integration bridge and its remote that the dataplane was opened for.
@@ -205,6 +207,7 @@ impl Engine {
             generations: Generations::default(),
             fdb: Fdb::default(),
             unsaved_fdb: Vec::new(),
+            northd_version: None,
             dataplane: None,
             dataplane_serial: 0,
             opened_for: None,
@@ -309,6 +312,11 @@ impl Engine {
                 self.rebuild = true;
             }
         }
+        let northd = self.sb.global.as_ref().and_then(|row| row.options.get("northd_internal_version"));
+        if northd != self.northd_version.as_ref() {
+            self.northd_version = northd.cloned();
+            self.world.ask_stage_names_anew();
+        }
         self.world_changed = true;
         self.world.follow(&self.sb, changes);
     }
@@ -357,6 +365,9 @@ impl Engine {
     pub fn sb_done(&mut self, outcome: &Outcome, now_ms: u64) {
         self.sb_line.busy = false;
         self.sb_line.retry_at_ms = retry_at(outcome, "OVN_Southbound", now_ms);
+        if let Outcome::Committed { selected, .. } = outcome {
+            self.world.stage_names_told(&self.sb, selected);
+        }
         let unsaved = std::mem::take(&mut self.unsaved_fdb);
         if !outcome.is_committed() {
             for (address, port) in unsaved {
@@ -412,13 +423,18 @@ impl Engine {
             Some(self.next_tick_ms),
             orders.wake_at_ms,
             self.fdb.wake_at_ms(),
-            Some(self.list_at_ms).filter(|_| self.world_changed),
+            Some(self.list_at_ms).filter(|_| self.world_changed && !self.awaits_stage_names()),
             Some(self.ovs_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.sb_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.retry_kernel_at_ms).filter(|at| *at > now_ms),
         ];
         orders.wake_at_ms = times.into_iter().flatten().min();
         orders
+    }
+
+    /// Whether people are to be told about flows only when the stages have their names, which does not take long.
+    fn awaits_stage_names(&self) -> bool {
+        self.sb_line.synchronized && !self.sb_line.is_read_only && self.world.lacks_stage_names()
     }
 
     /// Ends the step here, so that its orders go out, and has the rest done at once: what comes is slow, and others wait for what there is.

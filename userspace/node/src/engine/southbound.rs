@@ -63,7 +63,10 @@ impl Engine {
         self.report_generation(&config, &out, ours.is_some(), local, south, orders, now_ms, wall_ms);
         self.installs.look(&out.states, now_ms);
         self.states = out;
-        if self.world_changed && now_ms >= self.list_at_ms {
+        if south.is_empty() && self.awaits_stage_names() && self.watch.is_complete() && self.sb_line.can_write(now_ms) {
+            self.world.ask_stage_names(&self.sb, south);
+        }
+        if self.world_changed && now_ms >= self.list_at_ms && !self.awaits_stage_names() {
             self.world_changed = false;
             self.list_at_ms = now_ms + LIST_MS;
             self.list_problems();

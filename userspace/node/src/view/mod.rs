@@ -4,7 +4,7 @@ mod ovs;
 mod sb;
 
 pub use ovs::{OvsView, SslRow, ovs_columns};
-pub use sb::{SbChange, SbView, sb_tables};
+pub use sb::{SbChange, SbView, sb_columns, sb_tables};
 
 use crate::rows::StringMap;
 use oxbow_ovsdb::{Column, Map, Row, Set, Text, Uuid};

@@ -2,7 +2,50 @@
 
 use crate::ir::{Consequence, DatapathKey, FlowUuid, LflowId, Pipeline};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What a stage is called (`external_ids:stage-name`), or "": for people only. Rows that share a name show it as soon as it is set.
+#[derive(Clone, Default)]
+pub struct StageName(Arc<RwLock<Arc<str>>>);
+
+impl StageName {
+    /// The name as it is now.
+    #[must_use]
+    pub fn get(&self) -> Arc<str> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names it, in every row that shares it.
+    pub fn set(&self, name: &str) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = name.into();
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for StageName {
+    fn from(name: T) -> Self {
+        StageName(Arc::new(RwLock::new(name.into())))
+    }
+}
+
+impl PartialEq for StageName {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.get() == other.get()
+    }
+}
+
+impl Eq for StageName {}
+
+impl fmt::Debug for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.get(), f)
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.get())
+    }
+}
 
 /// A row of Logical_Flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +65,7 @@ pub struct FlowRow {
     /// `actions`.
     pub actions: Arc<str>,
     /// `external_ids:stage-name`, or "".
-    pub stage_name: Arc<str>,
-    /// `external_ids:source`, or "".
-    pub source: Arc<str>,
+    pub stage_name: StageName,
 }
 
 /// A flow that is not executed as written, on some path that a packet can take.

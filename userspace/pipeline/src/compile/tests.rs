@@ -22,7 +22,6 @@ fn row(n: u128, datapaths: &[u32], at: (Pipeline, u8, u16), matches: &str, actio
         matches: matches.into(),
         actions: actions.into(),
         stage_name: "".into(),
-        source: "".into(),
     }
 }
 

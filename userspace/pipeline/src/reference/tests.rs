@@ -159,7 +159,6 @@ fn flow(n: u128, pipeline: Pipeline, stage: u8, priority: u16, matches: &str, ac
         matches: matches.into(),
         actions: actions.into(),
         stage_name: "".into(),
-        source: "".into(),
     }
 }
 

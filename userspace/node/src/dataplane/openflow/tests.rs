@@ -25,7 +25,6 @@ fn flow(compiler: &mut Compiler, number: u128, matches: &str) -> Changes {
         matches: matches.into(),
         actions: "drop;".into(),
         stage_name: "".into(),
-        source: "".into(),
     });
     compiler.commit()
 }
