@@ -1,4 +1,4 @@
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 //! The OpenFlow backend: the pipeline's rules and world as OpenFlow 1.5 flows and groups with Nicira's extensions, kept in an Open vSwitch
 //! bridge by atomic bundles that hold nothing but differences.
 //!
@@ -35,6 +35,7 @@ pub mod ofctl;
 mod oxm;
 mod physical;
 mod rules;
+pub mod running;
 pub mod switch;
 pub mod wiring;
 
@@ -42,6 +43,7 @@ pub use backend::Backend;
 pub use exchange::{Committed, Exchange, Failure};
 pub use follower::Follower;
 pub use model::{Cookies, Model};
-pub use ofctl::{OvsOfctl, Running};
+pub use ofctl::OvsOfctl;
+pub use running::Running;
 pub use switch::{Learned, Switch, SwitchError};
 pub use wiring::{OfPort, Tunnel, Wiring};

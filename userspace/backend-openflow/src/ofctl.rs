@@ -1,16 +1,19 @@
 //! Debian's `ovs-ofctl` as the process that speaks OpenFlow 1.5 with the bridge.
 
 use crate::layout::{ADDRESSES, LEARNED_COOKIE, OPTION};
+use crate::running::Running;
 use crate::switch::{Difference, Learned, Switch, SwitchError};
 use oxbow_pipeline::ir::{DatapathKey, Mac, PortKey};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write as _};
+use std::io::{Seek as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, Stdio};
 
 /// How long one command may take, in seconds: a bundle of 100,000 flows needs a few.
 const PATIENCE: &str = "--timeout=120";
+
+/// The lines that a command is given, by a name that all commands take for that of a file (`-` is one to `bundle` only).
+const INPUT: &str = "/dev/stdin";
 
 /// A bridge by way of `ovs-ofctl`.
 #[derive(Debug)]
@@ -18,62 +21,6 @@ pub struct OvsOfctl {
     program: PathBuf,
     bridge: String,
     running: Running,
-}
-
-/// The `ovs-ofctl` that is running, for whoever wants it to end: what it has not told the bridge yet is told no more.
-#[derive(Clone, Debug, Default)]
-pub struct Running(Arc<Mutex<Slot>>);
-
-#[derive(Debug, Default)]
-struct Slot {
-    child: Option<Child>,
-    is_over: bool,
-}
-
-impl Running {
-    /// Ends it, and lets no other one start.
-    pub fn end(&self) {
-        let mut slot = self.slot();
-        slot.is_over = true;
-        if let Some(child) = &mut slot.child {
-            // One that has ended by itself needs no killing; it is waited for by who started it.
-            let _ = child.kill();
-        }
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        // Nothing that is done under the lock leaves it half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs a command to its end.
-    fn output(&self, command: &mut Command) -> io::Result<Output> {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut slot = self.slot();
-        if slot.is_over {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for the bridge any more"));
-        }
-        let mut child = command.spawn()?;
-        let pipes = (child.stdout.take(), child.stderr.take());
-        slot.child = Some(child);
-        drop(slot);
-        let read = |pipe: Option<Box<dyn Read + Send>>| -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
-            Ok(bytes)
-        };
-        let (stdout, stderr) = std::thread::scope(|scope| {
-            let errors = pipes.1.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
-            let errors = scope.spawn(move || read(errors));
-            let stdout = read(pipes.0.map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
-            (stdout, errors.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked"))))
-        });
-        // Both pipes are closed: it is ending.
-        let mut slot = self.slot();
-        let status = slot.child.take().map(|mut child| child.wait());
-        let status = status.unwrap_or_else(|| Err(io::Error::other("somebody else waited for it")))?;
-        Ok(Output { status, stdout: stdout?, stderr: stderr? })
-    }
 }
 
 /// What a command came to.
@@ -105,7 +52,7 @@ impl OvsOfctl {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         // Warnings are read from standard error; the system log is the daemon's own business.
-        command.args(["-O", "OpenFlow15", "-vsyslog:off", "-vconsole:info"]).stdin(Stdio::null());
+        command.args(["-O", "OpenFlow15", "-vsyslog:off", "-vconsole:info"]);
         command
     }
 
@@ -113,9 +60,9 @@ impl OvsOfctl {
         SwitchError::Run { program: self.program.display().to_string(), reason: error.to_string() }
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<Ran, SwitchError> {
+    fn run(&self, arguments: &[&str], input: Stdio) -> Result<Ran, SwitchError> {
         let mut command = self.command();
-        command.arg(PATIENCE).args(arguments);
+        command.arg(PATIENCE).args(arguments).stdin(input);
         let output = self.running.output(&mut command).map_err(|error| self.run_error(&error))?;
         Ok(Ran {
             code: output.status.code(),
@@ -124,16 +71,18 @@ impl OvsOfctl {
         })
     }
 
-    fn file(&self, lines: &[String]) -> Result<tempfile::NamedTempFile, SwitchError> {
+    /// Lines as [`INPUT`]: a file without a name, which nobody has to remove after a process that was killed.
+    fn input(&self, lines: &[String]) -> Result<Stdio, SwitchError> {
         let write = || {
-            let mut file = tempfile::NamedTempFile::with_prefix("oxbow-openflow-")?;
+            let mut file = tempfile::tempfile()?;
             let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
             for line in lines {
                 text.push_str(line);
                 text.push('\n');
             }
             file.write_all(text.as_bytes())?;
-            Ok(file)
+            file.rewind()?;
+            Ok(file.into())
         };
         write().map_err(|error| self.run_error(&error))
     }
@@ -143,7 +92,7 @@ impl OvsOfctl {
     }
 
     /// What is wrong, when a command has failed.
-    fn check(&self, ran: &Ran, lines: &[String], file: Option<&str>) -> Result<(), SwitchError> {
+    fn check(&self, ran: &Ran, lines: &[String]) -> Result<(), SwitchError> {
         if let Some(text) = ran.stderr.lines().find(|line| line.contains("normalization changed")) {
             // A match that lacks a prerequisite is widened, not refused. Lowering never writes one.
             return Err(self.failed(format!("a match was widened: {text}: {}", ran.stderr)));
@@ -152,9 +101,7 @@ impl OvsOfctl {
             return Ok(());
         }
         let reason = first_lines(&ran.stderr);
-        let refused = file
-            .and_then(|file| line_of_parser(&ran.stderr, file))
-            .or_else(|| line_of_switch(&ran.stderr, lines.len()));
+        let refused = line_of_parser(&ran.stderr).or_else(|| line_of_switch(&ran.stderr, lines.len()));
         if let Some(at) = refused
             && let Some(line) = lines.get(at)
         {
@@ -176,8 +123,8 @@ impl OvsOfctl {
     }
 
     fn ask(&self, arguments: &[&str]) -> Result<String, SwitchError> {
-        let ran = self.run(arguments)?;
-        self.check(&ran, &[], None)?;
+        let ran = self.run(arguments, Stdio::null())?;
+        self.check(&ran, &[])?;
         Ok(ran.stdout)
     }
 }
@@ -213,20 +160,16 @@ impl Switch for OvsOfctl {
         if lines.is_empty() {
             return Ok(());
         }
-        let file = self.file(lines)?;
-        let path = file.path().display().to_string();
-        let ran = self.run(&["bundle", &self.bridge, &path])?;
-        self.check(&ran, lines, Some(&path))
+        let ran = self.run(&["bundle", &self.bridge, INPUT], self.input(lines)?)?;
+        self.check(&ran, lines)
     }
 
     fn compare(&mut self, flows: &[String]) -> Result<Vec<Difference>, SwitchError> {
-        let file = self.file(flows)?;
-        let path = file.path().display().to_string();
-        let mut ran = self.run(&["diff-flows", &self.bridge, &path])?;
+        let mut ran = self.run(&["diff-flows", &self.bridge, INPUT], self.input(flows)?)?;
         if ran.code == Some(2) {
             ran.code = Some(0);
         }
-        self.check(&ran, flows, Some(&path))?;
+        self.check(&ran, flows)?;
         ran.stdout
             .lines()
             .map(|line| difference(line).ok_or_else(|| self.failed(format!("diff-flows says \"{line}\""))))
@@ -274,9 +217,9 @@ fn first_lines(text: &str) -> String {
     text.lines().take(3).map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-/// `FILE:LINE: …`, from 0.
-fn line_of_parser(stderr: &str, file: &str) -> Option<usize> {
-    let rest = stderr.split_once(&format!("{file}:"))?.1;
+/// `/dev/stdin:LINE: …`, from 0.
+fn line_of_parser(stderr: &str) -> Option<usize> {
+    let rest = stderr.split_once(INPUT)?.1.strip_prefix(':')?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse::<usize>().ok()?.checked_sub(1)
 }
@@ -370,7 +313,7 @@ mod tests {
         let stderr = "Error OFPGMFC_GROUP_EXISTS for: OFPT_GROUP_MOD (OF1.5) (xid=0x6):\n\
                       Error OFPBFC_MSG_FAILED for: OFPT_BUNDLE_CONTROL (OF1.5) (xid=0x13):\n";
         assert_eq!(line_of_switch(stderr, 11), Some(0));
-        assert_eq!(line_of_parser("ovs-ofctl: /tmp/x:3: must specify an action", "/tmp/x"), Some(2));
+        assert_eq!(line_of_parser("ovs-ofctl: /dev/stdin:3: must specify an action"), Some(2));
     }
 
     #[test]
