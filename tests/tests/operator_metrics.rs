@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use oxbow_testkit::wait::{Look, PATIENCE};
-use oxbow_testkit::{Cloud, Node, Northd, VifSpec, artifacts, probe, wait_until};
+use oxbow_testkit::{Cloud, Hypervisor, Node, Northd, VifSpec, artifacts, probe, wait_until};
+use oxbow_tests::bridge;
 use serde_json::Value;
 
 oxbow_tests::on_every_backend! {
@@ -72,9 +73,20 @@ const FAMILIES: [(&str, &str, &str); 38] = [
     ("oxbow_program_run_ns_total", "counter", "program"),
 ];
 
+/// Those that only a node with the OpenFlow backend has.
+const OF_BRIDGES: [(&str, &str, &str); 7] = [
+    ("ovn_controller_integration_bridge_openflow_total", "gauge", ""),
+    ("oxbow_openflow_groups", "gauge", ""),
+    ("oxbow_openflow_connected", "gauge", ""),
+    ("oxbow_openflow_bundles_total", "counter", "result"),
+    ("oxbow_openflow_changes_total", "counter", "kind"),
+    ("oxbow_openflow_last_bundle_changes", "gauge", ""),
+    ("oxbow_openflow_last_bundle_seconds", "gauge", ""),
+];
+
 /// Each family is there, of its kind, with a sentence that says what it is, and with samples told apart by its label.
-fn complete(metrics: &str) -> Result<()> {
-    for (name, kind, label) in FAMILIES {
+fn complete(metrics: &str, families: &[(&str, &str, &str)]) -> Result<()> {
+    for &(name, kind, label) in families {
         ensure!(metrics.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in\n{metrics}");
         let help = metrics.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
         let help = help.with_context(|| format!("{name} has no help"))?;
@@ -94,6 +106,39 @@ fn complete(metrics: &str) -> Result<()> {
         let is_ours = name.starts_with("oxbow_") || name.starts_with("ovn_controller_");
         ensure!(is_ours, "{name} has neither prefix");
     }
+    Ok(())
+}
+
+/// What a node with the OpenFlow backend says of its bridge is what the bridge holds.
+fn of_the_bridge(host: &Hypervisor, socket: &Path) -> Result<()> {
+    // Addresses that the bridge has learned have a timeout, and no flow of the policy has.
+    let held = || -> Result<(usize, usize)> {
+        let flows = bridge::flows(host)?.iter().filter(|flow| !flow.contains("idle_timeout=")).count();
+        Ok((flows, bridge::groups(host)?.len()))
+    };
+    let metrics = wait_until("the bridge holds as much as it is said to", PATIENCE, || {
+        let ((flows, groups), (_, metrics)) = (held()?, get(socket, "/metrics")?);
+        let said = (
+            value(&metrics, "ovn_controller_integration_bridge_openflow_total")?,
+            value(&metrics, "oxbow_openflow_groups")?,
+        );
+        if said == (flows as f64, groups as f64) && flows > 0 && groups > 0 {
+            return Ok(Look::Held(metrics));
+        }
+        Ok(Look::NotYet(format!("{flows} flows and {groups} groups, said: {said:?}")))
+    })?;
+    complete(&metrics, &OF_BRIDGES)?;
+    let written = value(&metrics, "oxbow_openflow_changes_total{kind=\"flow_written\"}")?;
+    let deleted = value(&metrics, "oxbow_openflow_changes_total{kind=\"flow_deleted\"}")?;
+    let flows = value(&metrics, "ovn_controller_integration_bridge_openflow_total")?;
+    ensure!(written >= flows && deleted <= written, "{written} written, {deleted} deleted, {flows} held\n{metrics}");
+    ensure!(value(&metrics, "oxbow_openflow_connected")? == 1.0);
+    for (result, least) in [("committed", 1.0), ("refused", 0.0), ("failed", 0.0)] {
+        let count = value(&metrics, &format!("oxbow_openflow_bundles_total{{result=\"{result}\"}}"))?;
+        ensure!(count >= least && (result != "refused" || count == 0.0), "{count} {result} in\n{metrics}");
+    }
+    ensure!(value(&metrics, "oxbow_openflow_last_bundle_changes")? >= 1.0, "no changes in\n{metrics}");
+    ensure!(value(&metrics, "oxbow_openflow_last_bundle_seconds")? > 0.0, "no time in\n{metrics}");
     Ok(())
 }
 
@@ -148,7 +193,10 @@ fn the_node_says_what_it_does_and_whether_it_is_ready(node: Node) -> Result<()> 
         let (_, metrics) = get(&socket, "/metrics")?;
         well_formed(&metrics)?;
         if node == Node::Oxbow {
-            complete(&metrics)?;
+            complete(&metrics, &FAMILIES)?;
+            ensure!(!metrics.contains("openflow"), "families of a bridge without one in\n{metrics}");
+        } else {
+            of_the_bridge(cloud.hypervisor(0), &socket)?;
         }
         for (sample, least) in [
             ("oxbow_ready", 1.0),

@@ -7,6 +7,7 @@ use oxbow_abi::stats::Counter;
 use oxbow_abi::verdict::{Denied, Verdict, VerdictKey};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// What it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +18,31 @@ pub struct Summary {
     pub version: u32,
     /// How programs are attached.
     pub hook: Option<String>,
+}
+
+/// What a bridge of Open vSwitch was told since the dataplane was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bundles {
+    /// A session with its management connection is open.
+    pub is_connected: bool,
+    /// Flows of the policy, those that are on their way to the bridge included. What the bridge has learned by itself is not among them.
+    pub flows: usize,
+    /// Its groups, likewise.
+    pub groups: usize,
+    /// Bundles that came into force.
+    pub committed: u64,
+    /// Those of which the bridge refused a line, so that nothing of them did.
+    pub refused: u64,
+    /// Exchanges that failed otherwise: nobody answered, `ovs-ofctl` could not be run.
+    pub failed: u64,
+    /// Flows added or replaced by what was committed.
+    pub flows_written: u64,
+    /// Flows deleted by it.
+    pub flows_deleted: u64,
+    /// Groups added, replaced or deleted by it.
+    pub groups_changed: u64,
+    /// Changes of flows and groups in the bundle that was committed last, and how long the bridge took: comparison included where there was one.
+    pub last: Option<(usize, Duration)>,
 }
 
 /// How full a map is.

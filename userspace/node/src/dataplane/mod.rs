@@ -271,6 +271,11 @@ pub trait Dataplane: Devices + Send {
         None
     }
 
+    /// What a bridge of Open vSwitch was told, for a dataplane that tells one.
+    fn bundles(&self) -> Option<inspect::Bundles> {
+        None
+    }
+
     /// How the programs are attached and how full the maps are, for people.
     fn describe(&mut self) -> String;
 

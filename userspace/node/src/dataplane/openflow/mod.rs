@@ -7,7 +7,7 @@ mod session;
 mod tests;
 mod worker;
 
-use super::inspect::Summary;
+use super::inspect::{Bundles, Summary};
 use super::{Cookies, Dataplane, DataplaneError, Devices, Event, FdbAddress, Peer, Versions};
 use oxbow_backend_openflow::{Committed, Failure, Follower, Learned, OfPort, SwitchError, Tunnel, Wiring};
 use oxbow_pipeline::ir::{Changes, ChassisId, EncapKind, LflowId, Program};
@@ -78,7 +78,8 @@ pub struct OpenFlow {
     next: u64,
     told: Option<u64>,
     in_force: u64,
-    outcome: Option<Result<Committed, Failure>>,
+    outcome: Option<(Result<Committed, Failure>, Duration)>,
+    bundles: Bundles,
     /// The session is younger than what is on its way.
     is_suspect: bool,
     /// Ports that a former controller's flows serve, once they are known.
@@ -151,6 +152,7 @@ impl OpenFlow {
             told: None,
             in_force: 0,
             outcome: None,
+            bundles: Bundles::default(),
             is_suspect: false,
             inherited: None,
             asking: false,
@@ -225,8 +227,8 @@ impl OpenFlow {
                 }
                 self.inherited.get_or_insert_with(|| ports.unwrap_or_default());
             }
-            Answer::Exchange(outcome) => {
-                self.outcome = Some(outcome);
+            Answer::Exchange(outcome, took) => {
+                self.outcome = Some((outcome, took));
                 self.waiting.push(Event::SwitchAnswered);
             }
             Answer::Learned(learned) => {
@@ -284,12 +286,13 @@ impl OpenFlow {
 
     /// Judges what came of the exchange that was on its way, if it has ended.
     fn judge(&mut self, program: &Program) -> Result<(), DataplaneError> {
-        let Some(outcome) = self.outcome.take() else { return Ok(()) };
+        let Some((outcome, took)) = self.outcome.take() else { return Ok(()) };
         let version = self.told.take();
         let judged = self.follower.end(program, outcome);
         if std::mem::take(&mut self.is_suspect) {
             self.follower.distrust();
         }
+        self.count(&judged, took);
         match judged {
             Ok(Some(done)) => {
                 self.in_force = self.in_force.max(version.unwrap_or_default());
@@ -309,6 +312,24 @@ impl OpenFlow {
                 Err(self.unreachable(&reason))
             }
             Err(error) => Err(DataplaneError::Other(error.to_string())),
+        }
+    }
+
+    /// Counts what came of an exchange that took so long.
+    fn count(&mut self, judged: &Result<Option<Committed>, SwitchError>, took: Duration) {
+        match judged {
+            Ok(Some(done)) => {
+                let changes = done.flows_written + done.flows_deleted + done.groups;
+                if changes > 0 {
+                    self.bundles.committed += 1;
+                    self.bundles.flows_written += done.flows_written as u64;
+                    self.bundles.flows_deleted += done.flows_deleted as u64;
+                    self.bundles.groups_changed += done.groups as u64;
+                    self.bundles.last = Some((changes, took));
+                }
+            }
+            Ok(None) | Err(SwitchError::Refused { .. }) => self.bundles.refused += 1,
+            Err(_) => self.bundles.failed += 1,
         }
     }
 
@@ -473,6 +494,11 @@ impl Dataplane for OpenFlow {
 
     fn flows_text(&self) -> Option<String> {
         Some(self.follower.print())
+    }
+
+    fn bundles(&self) -> Option<Bundles> {
+        let (flows, groups) = self.follower.sizes();
+        Some(Bundles { flows, groups, is_connected: matches!(self.link, Link::Up(_)), ..self.bundles })
     }
 
     fn summary(&self) -> Summary {

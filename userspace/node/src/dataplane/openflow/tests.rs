@@ -115,7 +115,30 @@ fn one_that_hangs_holds_nothing_up_and_is_given_everything_when_it_goes_on() {
     }
     dataplane.hear();
     assert_eq!(dataplane.trouble(), None);
+    // The first, the one that was on its way, and the two that went together.
+    let told = dataplane.bundles().expect("it has a bridge");
+    assert_eq!((told.committed, told.refused, told.failed, told.is_connected), (3, 0, 0, true), "{told:?}");
+    assert_eq!((told.flows_deleted, told.flows_written), (0, told.flows as u64), "{told:?}");
+    assert!(told.last.is_some_and(|(changes, took)| changes == 2 && took > Duration::ZERO), "{told:?}");
     Box::new(dataplane).remove_everything().expect("it answers");
+}
+
+#[test]
+fn bundles_are_counted_by_what_became_of_them() {
+    let mut dataplane = OpenFlow::without_bridge();
+    let bridge = || "br-int".to_owned();
+    let refused = || SwitchError::Refused { bridge: bridge(), at: 0, line: "flow add".into(), reason: "no".into() };
+    let gone = SwitchError::Unreachable { bridge: bridge(), reason: "gone".into() };
+    let done = Committed { flows_written: 3, flows_deleted: 1, groups: 2 };
+    let took = Duration::from_millis(5);
+    for judged in [Ok(Some(done)), Ok(None), Err(refused()), Err(gone), Ok(Some(Committed::default()))] {
+        dataplane.count(&judged, took);
+    }
+    let told = dataplane.bundles().expect("counted");
+    // Where the bridge held everything, nothing was told.
+    assert_eq!((told.committed, told.refused, told.failed), (1, 2, 1), "{told:?}");
+    assert_eq!((told.flows_written, told.flows_deleted, told.groups_changed), (3, 1, 2), "{told:?}");
+    assert_eq!(told.last, Some((6, took)));
 }
 
 #[test]
@@ -134,6 +157,7 @@ fn one_that_is_started_again_is_given_everything_again() {
     .expect("told");
     let error = dataplane.commit(compiler.program(), &Changes::default(), &cookie).expect_err("nobody is there");
     assert!(matches!(error, DataplaneError::Unreachable(_)), "{error}");
+    assert!(!dataplane.bundles().expect("it has a bridge").is_connected);
     switch.start_vswitchd().expect("it comes back");
     until_in_force(&mut dataplane, compiler.program());
     let flows = switch.control("bridge/dump-flows", &["br-int"]).expect("its flows");

@@ -40,7 +40,8 @@ pub(super) enum Order {
 pub(super) enum Answer {
     Opened(io::Result<Attendance>),
     Served(Result<Vec<u32>, SwitchError>),
-    Exchange(Result<Committed, Failure>),
+    /// With the time it took, from the order's turn to the bridge's last word.
+    Exchange(Result<Committed, Failure>, Duration),
     Learned(Result<Vec<Learned>, SwitchError>),
     Counters(Result<BTreeMap<u64, u64>, SwitchError>),
     Removed(Result<(), SwitchError>),
@@ -183,7 +184,10 @@ fn serve(todo: &Receiver<Order>, teller: &Teller, mut switch: OvsOfctl, remote: 
                 Answer::Opened(attend(number, teller, remote))
             }
             Order::Served => Answer::Served(switch.input_ports(INPUT)),
-            Order::Exchange(exchange) => Answer::Exchange(exchange.execute(&mut switch)),
+            Order::Exchange(exchange) => {
+                let start = Instant::now();
+                Answer::Exchange(exchange.execute(&mut switch), start.elapsed())
+            }
             Order::Learned => Answer::Learned(switch.learned()),
             Order::Counters => Answer::Counters(switch.counters()),
             Order::Remove => Answer::Removed(switch.bundle(&["flow delete".to_owned(), "group delete".to_owned()])),

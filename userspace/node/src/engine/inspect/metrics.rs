@@ -41,6 +41,7 @@ impl Engine {
         self.life_metrics(&mut metrics);
         self.policy_metrics(&mut metrics);
         self.kernel_metrics(&mut metrics);
+        self.bridge_metrics(&mut metrics);
         metrics.finish()
     }
 

@@ -1,5 +1,6 @@
 //! Reports: what a hypervisor tells about itself ([`oxbow_report`]).
 
+mod bridge_metrics;
 mod drops;
 mod events;
 mod flows;
