@@ -1,7 +1,7 @@
 //! What northd calls the stages, for people: `external_ids:stage-name` of logical flows (ovn-sb(5), Logical_Flow).
 //!
-//! The external_ids of a flow are more to compose, send and read than all the rest of it, and a hypervisor's first port on a switch waits for
-//! all flows of the switch. So they are not monitored. A name is the stage's and not the flow's: one flow of each stage is asked for it, once, when
+//! The external_ids of flows are a good part of what is composed, sent and read of them, and a hypervisor's first port on a switch waits for all
+//! flows of the switch. So they are not monitored. A name is the stage's and not the flow's: one flow of each stage is asked for it, once, when
 //! nothing else is to be written, and every row of the stage shows it from then on, since all have the same [`StageName`].
 
 use crate::rows::Uuid;

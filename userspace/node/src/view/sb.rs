@@ -31,7 +31,7 @@ pub fn sb_tables() -> [&'static TableDef; 14] {
 }
 
 /// What is monitored of them: everything but what nothing here reads, and what is read of single rows ([`crate::stage_names`]). A hypervisor's
-/// first port on a switch waits until all rows of the switch have been composed, sent and read: these columns are a third of that work, and in a
+/// first port on a switch waits until all rows of the switch have been composed, sent and read: these columns are a quarter of that work, and in a
 /// cloud whose CMS writes external_ids of its own into every port more.
 pub fn sb_columns() -> impl Iterator<Item = AnyColumn> {
     use sb::{logical_flow as flow, port_binding as port};
