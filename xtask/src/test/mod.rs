@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Run only these phases, after setup, build and ebpf; may be given several times.
     #[arg(long, value_name = "PHASE", value_parser = ["ring0", "doc", "ring1", "parity", "agree", "hostile", "vm"])]
     only: Vec<String>,
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this: of ring0, doc and ring1; the other phases are one test each and run unless --only leaves them out.
     #[arg(value_name = "NAME")]
     filter: Option<String>,
 }
@@ -99,8 +99,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         ended.push(Ended { name: phase.name, took, outcome });
     }
-    conclude(&ended, start.elapsed())
+    conclude(&ended, start.elapsed())?;
+    match &context.filter {
+        Some(filter) if !ran_a_test(&ended) => {
+            bail!("no test's name contains `{filter}`: give a part of a test's name")
+        }
+        _ => Ok(()),
+    }
 }
+
+/// Whether one of the phases that take a name ran a test; also when none of them was to run.
+fn ran_a_test(ended: &[Ended]) -> bool {
+    let mut counts = ended
+        .iter()
+        .filter(|phase| NAMED.contains(&phase.name))
+        .map(|phase| phase.outcome.as_ref().map_or(1, |counts| counts.passed + counts.failed))
+        .peekable();
+    counts.peek().is_none() || counts.any(|count| count > 0)
+}
+
+/// The phases of which a name chooses tests; the others are one test each.
+const NAMED: [&str; 3] = ["ring0", "doc", "ring1"];
 
 /// Something that prepares.
 type Step = fn() -> Result<()>;
@@ -216,4 +235,21 @@ fn hostile(context: &Context) -> Result<Counts> {
 
 fn vm(context: &Context) -> Result<Counts> {
     runner::verdict(Command::new(&context.xtask).args(VM), "vm:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_chooses_no_test_is_noticed() {
+        let ended = |name, passed| Ended {
+            name,
+            took: Duration::ZERO,
+            outcome: Ok(Counts { passed, failed: 0, summaries: Vec::new() }),
+        };
+        assert!(!ran_a_test(&[ended("build", 0), ended("ring0", 0), ended("ring1", 0), ended("parity", 1)]));
+        assert!(ran_a_test(&[ended("ring0", 0), ended("ring1", 2)]));
+        assert!(ran_a_test(&[ended("build", 0), ended("parity", 1)]), "no phase takes a name");
+    }
 }
