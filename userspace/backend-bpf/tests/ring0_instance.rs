@@ -222,7 +222,7 @@ fn a_new_device_is_served_at_once_and_every_frame_meets_the_program_once_while_i
                 let sending = scope.spawn(|| {
                     let mut sent = 0u64;
                     while !stop.load(Ordering::Relaxed) {
-                        // Slow enough for the other end's queue.
+                        // A rate, no wait: the other end's queue (net.core.netdev_max_backlog) must not overflow, or what was sent is not what could be met.
                         for _ in 0..16 {
                             sender.send(&frame).unwrap();
                             sent += 1;

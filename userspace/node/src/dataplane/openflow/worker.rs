@@ -225,7 +225,7 @@ fn follow(session: &mut Session, teller: &Teller) -> io::Error {
             Ok(false) => {}
             Ok(true) => {
                 teller.tell(Answer::AddressesChanged);
-                // What is learned meanwhile is told in one.
+                // A rate, no wait: each telling has all addresses read by an `ovs-ofctl`, and what is learned meanwhile is told in one.
                 thread::sleep(ADDRESS_PAUSE);
             }
             Err(error) => return error,
