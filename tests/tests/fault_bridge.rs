@@ -107,13 +107,6 @@ fn until_served(host: &Hypervisor, count: usize) -> Result<()> {
     })
 }
 
-fn until_down(cloud: &Cloud) -> Result<()> {
-    wait_until(&format!("{VICTIM} is down in NB"), PATIENCE, || {
-        let up = cloud.nbctl(&format!("lsp-get-up {VICTIM}"))?;
-        Ok(Look::when(up.trim() == "down", || up))
-    })
-}
-
 fn works(cloud: &Cloud) -> Result<()> {
     cloud.wait_up(VICTIM)?;
     for from in [GUESTS[1], GUESTS[2]] {
@@ -147,20 +140,20 @@ fn a_port_goes_in_every_state_of_its_vif() -> Result<()> {
                 std::thread::yield_now();
             }
             goes(cloud, round % 2 == 0)?;
-            until_down(cloud)?;
+            cloud.wait_down(VICTIM)?;
             until_served(&cloud.hypervisors()[0], STAYING)?;
         }
         cloud.plug(VICTIM)?;
         works(cloud)?;
         goes(cloud, true)?;
-        until_down(cloud)?;
+        cloud.wait_down(VICTIM)?;
         // And while nobody looks.
         cloud.plug(VICTIM)?;
         works(cloud)?;
         cloud.hypervisor(0).kill_controller()?;
         goes(cloud, true)?;
         cloud.hypervisor(0).start_controller()?;
-        until_down(cloud)?;
+        cloud.wait_down(VICTIM)?;
         until_served(&cloud.hypervisors()[0], STAYING)?;
         cloud.plug(VICTIM)?;
         works(cloud)?;

@@ -203,10 +203,7 @@ fn leader_moves(cloud: &mut Cloud) -> Result<()> {
         is_cut_off(cloud)?;
         cloud.central().sb_cluster()?.leader(Some(leader))?;
         cloud.unplug(LATE)?;
-        wait_until("the late port is down", PATIENCE, || {
-            let up = cloud.nbctl(&format!("lsp-get-up {LATE}"))?;
-            Ok(Look::when(up.trim() == "down", || up))
-        })?;
+        cloud.wait_down(LATE)?;
         traffic.mark("it comes back");
         cloud.start_southbound_member(leader)?;
         cloud.nbctl(&format!("acl-del sw0 -- lsp-del {LATE}"))?;

@@ -42,13 +42,6 @@ fn until_says(cloud: &Cloud, what: &str) -> Result<()> {
     })
 }
 
-fn until_down(cloud: &Cloud) -> Result<()> {
-    wait_until(&format!("{VICTIM} is down in NB"), PATIENCE, || {
-        let up = cloud.nbctl(&format!("lsp-get-up {VICTIM}"))?;
-        Ok(Look::when(up.trim() == "down", || up))
-    })
-}
-
 fn works(cloud: &Cloud) -> Result<()> {
     cloud.wait_up(VICTIM)?;
     until_says(cloud, "installed")?;
@@ -93,7 +86,7 @@ fn in_every_state(cloud: &mut Cloud) -> Result<()> {
     make_device(cloud)?;
     works(cloud)?;
     cloud.unplug(VICTIM)?;
-    until_down(cloud)?;
+    cloud.wait_down(VICTIM)?;
 
     // Claimed, waiting for data, being programmed, being marked up: wherever it is so long after it was plugged in.
     for moment in [0, 4, 8, 12, 16, 24, 32, 48, 64, 96] {
@@ -105,21 +98,21 @@ fn in_every_state(cloud: &mut Cloud) -> Result<()> {
         }
         delete_device(cloud)?;
         until_says(cloud, "no-device")?;
-        until_down(cloud)?;
+        cloud.wait_down(VICTIM)?;
         until_pinned(&cloud.hypervisors()[0], STAYING)?;
         make_device(cloud)?;
         if moment % 3 == 0 {
             works(cloud)?;
         }
         cloud.unplug(VICTIM)?;
-        until_down(cloud)?;
+        cloud.wait_down(VICTIM)?;
     }
 
     traffic.mark("installed");
     cloud.plug(VICTIM)?;
     works(cloud)?;
     delete_device(cloud)?;
-    until_down(cloud)?;
+    cloud.wait_down(VICTIM)?;
     until_says(cloud, "no-device")?;
     traffic.mark("made anew under its name");
     make_device(cloud)?;
@@ -135,7 +128,7 @@ fn in_every_state(cloud: &mut Cloud) -> Result<()> {
     cloud.hypervisor(0).start_controller()?;
     until_in_force(&cloud.hypervisors()[0])?;
     until_says(cloud, "no-device")?;
-    until_down(cloud)?;
+    cloud.wait_down(VICTIM)?;
     until_pinned(&cloud.hypervisors()[0], STAYING)?;
     make_device(cloud)?;
     works(cloud)?;
@@ -153,7 +146,7 @@ fn in_every_state(cloud: &mut Cloud) -> Result<()> {
     let elsewhere = cloud.central_ns().path();
     cloud.hypervisors()[0].ns().ip(&format!("link set {device} netns {}", elsewhere.display()))?;
     until_says(cloud, "no-device")?;
-    until_down(cloud)?;
+    cloud.wait_down(VICTIM)?;
     until_pinned(&cloud.hypervisors()[0], STAYING)?;
     let back = cloud.hypervisors()[0].ns().path();
     cloud.central_ns().ip(&format!("link set {device} netns {}", back.display()))?;
@@ -162,7 +155,7 @@ fn in_every_state(cloud: &mut Cloud) -> Result<()> {
     works(cloud)?;
 
     cloud.unplug(VICTIM)?;
-    until_down(cloud)?;
+    cloud.wait_down(VICTIM)?;
     until_pinned(&cloud.hypervisors()[0], STAYING)?;
     let host = cloud.hypervisor(0);
     host.check_alive()?;

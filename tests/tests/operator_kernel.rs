@@ -141,10 +141,7 @@ fn devices_that_are_missing_vanish_or_are_named_twice() -> Result<()> {
         // A device that goes while it is attached, without a word to the database.
         let device = cloud.vif("lp12")?.device().to_owned();
         host.ns().ip(&format!("link del {device}"))?;
-        wait_until("lp12 down", PATIENCE, || {
-            let up = cloud.nbctl("lsp-get-up lp12")?;
-            Ok(Look::when(up.trim() == "down", || up))
-        })?;
+        cloud.wait_down("lp12")?;
         let ports = until_says(host, "debug/ports", &["lp12"])?;
         ensure!(!ports.contains("lp12 installed"), "{ports}");
         probe::ping(cloud.vif("lp11")?.guest(), "10.0.0.21")?;

@@ -340,9 +340,18 @@ impl Cloud {
 
     /// Waits until NB says that a logical switch port is up.
     pub fn wait_up(&self, port: &str) -> Result<()> {
-        wait_until(&format!("logical port {port} up in NB"), PATIENCE, || {
-            let up = self.nbctl(&format!("lsp-get-up {port}"))?;
-            Ok(Look::when(up.trim() == "up", || format!("lsp-get-up {port}: {up}")))
+        self.wait_state(port, "up")
+    }
+
+    /// Waits until NB says that a logical switch port is down.
+    pub fn wait_down(&self, port: &str) -> Result<()> {
+        self.wait_state(port, "down")
+    }
+
+    fn wait_state(&self, port: &str, state: &str) -> Result<()> {
+        wait_until(&format!("logical port {port} {state} in NB"), PATIENCE, || {
+            let said = self.nbctl(&format!("lsp-get-up {port}"))?;
+            Ok(Look::when(said.trim() == state, || format!("lsp-get-up {port}: {said}")))
         })
     }
 

@@ -71,10 +71,17 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
 
 /// How long something may take where everything is slower (a virtual machine whose processor is translated) that may take `usual` elsewhere:
 /// the environment variable `OXBOW_PATIENCE` says how many times longer.
+///
+/// # Panics
+///
+/// When that is no whole number.
 pub fn stretched(usual: Duration) -> Duration {
     static STRETCH: OnceLock<u32> = OnceLock::new();
-    let stretch =
-        STRETCH.get_or_init(|| std::env::var("OXBOW_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1));
+    let stretch = STRETCH.get_or_init(|| match std::env::var("OXBOW_PATIENCE") {
+        Err(_) => 1,
+        // A deadline that is not what somebody asked for would show as a test that fails for no reason.
+        Ok(text) => text.parse().unwrap_or_else(|error| panic!("OXBOW_PATIENCE={text}: {error}: give a whole number")),
+    });
     usual.saturating_mul(*stretch)
 }
 
