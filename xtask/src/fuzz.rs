@@ -1,5 +1,7 @@
 //! `cargo xtask fuzz`: the fuzz targets, each for a while.
 
+use std::process::Stdio;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Need};
@@ -44,6 +46,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::ensure(&[Need::Ebpf, Need::Ovn, Need::Network])?;
         build_ebpf::build(&build_ebpf::Args { quiet: true, ..Default::default() })?;
     }
+    let installed = process::cargo().args(["fuzz", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !installed.context("cannot run cargo")?.success() {
+        bail!("there is no cargo-fuzz: `cargo install cargo-fuzz`");
+    }
     let mut failed = Vec::new();
     for suite in SUITES {
         for target in suite.targets.iter().filter(|target| wanted(target)) {
@@ -55,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 .args(["fuzz", "run", target, "--", "-print_final_stats=1", "-timeout=20"])
                 .arg(format!("-max_total_time={}", args.seconds))
                 .status()
-                .context("cannot run cargo fuzz: `cargo install cargo-fuzz`")?;
+                .context("cannot run cargo fuzz")?;
             if !status.success() {
                 failed.push(*target);
             }

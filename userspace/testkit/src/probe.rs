@@ -96,12 +96,13 @@ impl PingStream {
         Ok(numbers.filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()).collect())
     }
 
-    /// Ends it and returns how many were answered.
+    /// Waits for one more answer, ends it and returns how many were answered.
     ///
     /// # Errors
     ///
-    /// When one before the last answered one was not: names them.
+    /// When none is answered any more, or one before the last answered one was not: names them.
     pub fn finish(mut self) -> Result<usize> {
+        self.wait_for(1)?;
         self.process.signal(Signal::SIGINT)?;
         self.process.wait_end(PATIENCE)?;
         let answered = self.answered()?;

@@ -50,6 +50,7 @@ fn packages(need: Need) -> Result<Vec<Package>> {
             package("iputils-ping", "ping"),
             package("tcpdump", "captures"),
             package("iperf3", "throughput"),
+            package("procps", "sysctl: settings of namespaces"),
         ],
         Need::Vm => vec![
             package("qemu-system-x86", "virtual machines as guests"),

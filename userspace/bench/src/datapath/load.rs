@@ -118,16 +118,21 @@ fn send(socket: &UdpSocket, cpu: usize, end: Instant) -> Result<f64> {
     Ok(thread_cpu()? - before)
 }
 
-/// The sink's count once it has grown beyond `before` and grows no longer.
+/// The sink's count once it has grown beyond `before` and grows no longer; what it is when nothing has come for a second.
+///
+/// # Errors
+///
+/// When packets still come long after the sender has ended.
 fn settled(sink: &Sink, before: u64) -> Result<u64> {
     let mut count = sink.count()?;
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let start = Instant::now();
     loop {
         thread::sleep(Duration::from_millis(10));
         let now = sink.count()?;
-        if now == count && now > before || Instant::now() > deadline {
+        if now == count && (now > before || start.elapsed() > Duration::from_secs(1)) {
             return Ok(now);
         }
+        ensure!(start.elapsed() < Duration::from_secs(10), "packets still come 10 s after the last was sent");
         count = now;
     }
 }
