@@ -34,6 +34,13 @@ pub enum Command {
     Drops,
     /// A report, as JSON ([`oxbow_report`]).
     Report(Report),
+    /// `oxbow/trace`
+    Trace {
+        /// The logical port that sends.
+        port: String,
+        /// What: a microflow.
+        packet: String,
+    },
     /// `oxbow/events`: packets since a listener's last question.
     Events(oxbow_report::events::Listen),
     /// Stop following the Southbound database.
@@ -69,13 +76,6 @@ pub enum Report {
     Flows(oxbow_report::flows::Wanted),
     /// `oxbow/verdicts`
     Verdicts(oxbow_report::verdicts::Wanted),
-    /// `oxbow/trace`
-    Trace {
-        /// The logical port that sends.
-        port: String,
-        /// What: a microflow.
-        packet: String,
-    },
 }
 
 /// Commands of ovn-controller that have no meaning here (yet), each answered with an error that says so.
@@ -144,7 +144,7 @@ pub fn commands() -> Commands<Command> {
     all.add("oxbow/verdicts", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Verdicts(wanted(arguments)?))));
     all.add("oxbow/events", "[JSON]", 0..=1, |arguments| Ok(Command::Events(wanted(arguments)?)));
     all.add("oxbow/trace", "PORT MICROFLOW", 2..=2, |arguments| {
-        Ok(Command::Report(Report::Trace { port: arguments[0].clone(), packet: arguments[1].clone() }))
+        Ok(Command::Trace { port: arguments[0].clone(), packet: arguments[1].clone() })
     });
     all.add("debug/delay-nb-cfg-report", "SECONDS", 1..=1, |arguments| match arguments[0].parse() {
         Ok(seconds) => Ok(Command::DelayReport(seconds)),

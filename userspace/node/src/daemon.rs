@@ -1,6 +1,8 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
 mod answers;
+mod privileges;
+mod traces;
 
 use crate::audience::Audience;
 use crate::backend::Backend;
@@ -22,11 +24,13 @@ use oxbow_daemon::unixctl::{Reply, Request};
 use oxbow_daemon::{Daemon, Dirs, Termination, coverage, identity, memory, pidfile};
 use oxbow_ovsdb::{Client, ClientConfig, Event, TlsFiles};
 use oxbow_schema::{ovs, sb};
+use privileges::missing_capabilities;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::Receiver;
+use traces::{Compiled, Traces};
 
 /// Log modules of this daemon.
 pub const MODULES: &[&str] = &[
@@ -196,6 +200,7 @@ async fn serve(daemon: &mut Daemon, options: &Options) -> anyhow::Result<Termina
         tales: None,
         hear_again: false,
         told_after: Instant::now(),
+        traces: Traces::default(),
     };
     Ok(node.run(daemon, requests, probes).await)
 }
@@ -256,29 +261,6 @@ pub(crate) fn override_file(directory: &Path) -> Option<String> {
 
 pub(crate) fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
-}
-
-/// Capabilities that the daemon needs and does not have, a sentence each (capabilities(7)).
-fn missing_capabilities() -> Vec<String> {
-    const NEEDED: [(u32, &str, &str); 3] = [
-        (12, "CAP_NET_ADMIN", "devices and neighbours"),
-        (38, "CAP_PERFMON", "eBPF programs that use pointers"),
-        (39, "CAP_BPF", "eBPF programs and maps"),
-    ];
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Vec::new() };
-    missing_of(&status, &NEEDED)
-}
-
-fn missing_of(status: &str, needed: &[(u32, &str, &str)]) -> Vec<String> {
-    const SYS_ADMIN: u64 = 1 << 21;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()) else { return Vec::new() };
-    needed
-        .iter()
-        // CAP_SYS_ADMIN stands in for the two that were split off it.
-        .filter(|(bit, ..)| effective & (1 << bit) == 0 && !(*bit >= 38 && effective & SYS_ADMIN != 0))
-        .map(|(_, name, what)| format!("missing privilege {name}, needed for {what}"))
-        .collect()
 }
 
 pub(crate) fn wall_ms() -> u64 {
@@ -375,6 +357,7 @@ struct Node {
     tales: Option<AsyncFd<OwnedFd>>,
     hear_again: bool,
     told_after: Instant,
+    traces: Traces,
 }
 
 /// What an event is, for the log.
@@ -397,6 +380,7 @@ enum Wake {
     Dataplane,
     Guest,
     Told,
+    Traced(Compiled),
     Probe(Probe),
     Request(Request<Command>),
     Clock,
@@ -446,6 +430,10 @@ impl Node {
                 }
                 Wake::Told => {
                     self.serve_audience();
+                    continue;
+                }
+                Wake::Traced(compiled) => {
+                    self.traced(compiled);
                     continue;
                 }
                 Wake::Probe(probe) => {
@@ -517,6 +505,7 @@ impl Node {
                     None => std::future::pending().await,
                 }
             } => Wake::Told,
+            compiled = self.traces.done() => Wake::Traced(compiled),
             Some(request) = requests.recv() => Wake::Request(request),
             Some(probe) = probes.recv() => Wake::Probe(probe),
             () = tokio::time::sleep_until(self.wake.into()) => Wake::Clock,
@@ -754,17 +743,6 @@ mod tests {
         for map in oxbow_backend_bpf::kernel::MAPS {
             assert!(help.contains(map), "{map} in {help}");
         }
-    }
-
-    #[test]
-    fn a_missing_privilege_is_named() {
-        let needed = [(12, "CAP_NET_ADMIN", "devices"), (39, "CAP_BPF", "programs")];
-        assert_eq!(missing_of("Name:\tx\nCapEff:\t000001ffffffffff\n", &needed), Vec::<String>::new());
-        let none = missing_of("CapEff:\t0000000000000000\n", &needed);
-        assert_eq!(none.len(), 2);
-        assert!(none[0].contains("CAP_NET_ADMIN") && none[1].contains("CAP_BPF"), "{none:?}");
-        // CAP_SYS_ADMIN has what CAP_BPF was split off from, not CAP_NET_ADMIN.
-        assert_eq!(missing_of("CapEff:\t0000000000200000\n", &needed).len(), 1);
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Node {
                 Ok(text) => text,
                 Err(error) => return reply.error(error),
             },
+            Command::Trace { port, packet } => return self.trace(port, packet, reply),
             Command::Report(report) => match self.report(&report) {
                 Ok(json) => json,
                 Err(error) => return reply.error(error),
@@ -117,7 +118,6 @@ impl Node {
             Report::Metrics => self.metrics(),
             Report::Drops => oxbow_report::json(&self.engine.drops_report()?),
             Report::Flows(wanted) => oxbow_report::json(&self.engine.flows_report(wanted)?),
-            Report::Trace { port, packet } => oxbow_report::json(&self.engine.trace_report(port, packet)?),
             Report::Verdicts(wanted) => oxbow_report::json(&self.engine.verdicts_report(wanted)?),
         })
     }

@@ -13,7 +13,7 @@ mod southbound;
 
 pub use cleanup::Leaving;
 
-pub use inspect::Surroundings;
+pub use inspect::{Others, Surroundings, Traced, Wanted};
 
 use crate::activation::listen::Listeners;
 use crate::backend::{Backend, Beside};

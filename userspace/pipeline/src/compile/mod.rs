@@ -29,7 +29,7 @@ mod texts;
 mod tests;
 
 pub use compiler::{Compiler, DatapathInfo, Options};
-pub use elsewhere::THIS_CHASSIS;
+pub use elsewhere::{Blueprint, THIS_CHASSIS};
 pub use oxbow_lflow::Vocabulary;
 pub use port_security::{BadElement, Element};
 pub use row::{FlowRow, Problem, StageName};

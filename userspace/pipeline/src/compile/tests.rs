@@ -589,7 +589,12 @@ fn another_chassis_is_this_one_with_the_ports_the_other_way_round() {
     here.set_flow(ingress(3, 1, 0, "1", "outport = \"all\"; output;"));
     here.set_flow(egress(4, 0, 0, "1", "output;"));
     here.commit();
-    let there = here.elsewhere(DP, ChassisId(2), "hv1", &|name| (name == "moving").then_some(7));
+    let blueprint = here.blueprint(DP, ChassisId(2), "hv1", &|name| (name == "moving").then_some(7));
+    // What it was taken from goes on, and is compiled no longer by the same thread.
+    here.remove_port(DP, PortKey(4));
+    here.set_flow(ingress(1, 0, 0, "1", "drop;"));
+    here.commit();
+    let there = std::thread::spawn(|| blueprint.compile()).join().expect("it compiles");
     let outcome = |frame: &[u8]| run(there.program(), Arrival::Port { datapath: DP, port: PortKey(2) }, frame);
     let mut frame = tcp([10, 0, 0, 2], 80);
     frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 2]);

@@ -11,6 +11,7 @@ mod trace;
 mod verdicts;
 
 pub(super) use installs::Installs;
+pub use trace::{Others, Traced, Wanted};
 
 use super::Engine;
 use crate::dataplane::inspect::Inspect;

@@ -7,7 +7,8 @@
 //!                             └─ tunnel ──▶ a third one: reference
 //! ```
 //!
-//! What another chassis does is what this one would do in its place: [`Compiler::elsewhere`].
+//! What another chassis does is what this one would do in its place: [`Compiler::elsewhere`]. To compile that takes seconds where switches are large, so
+//! it is not done here: a trace without it ends with what is to be compiled ([`Traced::Wanting`]) and is asked again when it has been.
 
 mod programs;
 mod question;
@@ -17,7 +18,7 @@ use super::super::Engine;
 use crate::dataplane::inspect::Role;
 use crate::packet::{Tunnel as Outer, describe, geneve};
 use crate::vif::Ports;
-use oxbow_pipeline::compile::{Compiler, THIS_CHASSIS};
+use oxbow_pipeline::compile::{Blueprint, Compiler, THIS_CHASSIS};
 use oxbow_pipeline::ir::{ChassisId, DatapathKey, Location, LogicalPort, PortKey};
 use oxbow_pipeline::reference::{Arrival as Arriving, Destination, Outcome, Output, explain, parse};
 use oxbow_report::trace::{Arrival, End, Fate, Step, Trace, Tunnel};
@@ -38,8 +39,46 @@ enum Start {
     There(ChassisId),
 }
 
-/// Policies of other chassis, by name.
-type Others = BTreeMap<String, Compiler>;
+/// A datapath on another chassis, which is known by its name.
+type Place = (DatapathKey, String);
+
+/// Policies of other chassis.
+#[derive(Debug, Default)]
+pub struct Others {
+    compiled: BTreeMap<Place, Compiler>,
+}
+
+impl Others {
+    /// Takes those of a worker.
+    pub fn extend(&mut self, more: Others) {
+        self.compiled.extend(more.compiled);
+    }
+}
+
+/// Policies of other chassis that have to be compiled before a trace can go on.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    blueprints: BTreeMap<Place, Blueprint>,
+}
+
+impl Wanted {
+    /// Compiles them: up to some seconds each, on any thread.
+    #[must_use]
+    pub fn compile(self) -> Others {
+        Others {
+            compiled: self.blueprints.into_iter().map(|(place, blueprint)| (place, blueprint.compile())).collect(),
+        }
+    }
+}
+
+/// How far a trace came.
+#[derive(Debug)]
+pub enum Traced {
+    /// To all ends.
+    Told(Box<Trace>),
+    /// To a chassis whose policy is wanted: to be asked anew with it.
+    Wanting(Wanted),
+}
 
 /// What became of a packet at one chassis.
 struct Leg {
@@ -50,11 +89,12 @@ struct Leg {
 }
 
 impl Engine {
-    /// Tells the way and fate of a packet that a port would send: `text` is a microflow, or `frame:` and the frame in hexadecimal.
+    /// Tells the way and fate of a packet that a port would send: `text` is a microflow, or `frame:` and the frame in hexadecimal; `others` are the policies
+    /// of other chassis that were compiled for this trace, none at first. Rows may have changed since they were: each chassis is told as of one moment.
     ///
     /// # Errors
     /// A port that is nowhere; a packet that is not described well enough; each with what to do.
-    pub fn trace_report(&mut self, name: &str, text: &str) -> Result<Trace, String> {
+    pub fn trace_report(&mut self, name: &str, text: &str, others: &Others) -> Result<Traced, String> {
         let port = self.sender(name)?;
         let start = match (port.location, port.additional.first()) {
             (Location::Local { ifindex, tag }, _) => Start::Here { ifindex, tag },
@@ -65,7 +105,7 @@ impl Engine {
         let mut frame = question::frame(text, &port)?;
         let (fields, _) = parse(&frame).map_err(|error| error.to_string())?;
         let datapath = port.datapath.0;
-        let mut others = Others::new();
+        let mut wanted = Wanted::default();
         let (chassis, mut first) = match start {
             Start::Here { ifindex, tag } => {
                 let packet = frame.clone();
@@ -84,18 +124,23 @@ impl Engine {
                 let there = self.chassis_name(chassis.0);
                 let why =
                     format!("{name} is on chassis {there}; the programs of this one meet the packet where it arrives");
-                let leg = self.leg_there(&mut others, (port.datapath, chassis), arrival, &frame);
+                let Some(leg) = self.leg_there(others, &mut wanted, (port.datapath, chassis), arrival, &frame) else {
+                    return Ok(Traced::Wanting(wanted));
+                };
                 (there, Leg { run: Run::not(why), ..leg })
             }
         };
-        let (arrivals, followed) = self.follow(&mut others, start, &chassis, &first);
+        let (arrivals, followed) = self.follow(others, &mut wanted, start, &chassis, &first);
+        if !wanted.blueprints.is_empty() {
+            return Ok(Traced::Wanting(wanted));
+        }
         let mut ends = ends_of(&first, &chassis, &followed);
         for arrival in &arrivals {
             let verified = arrival.programs.ran && arrival.programs.agree;
             let of = arrival.fates.iter().cloned();
             ends.extend(of.map(|fate| End { at: arrival.chassis.clone(), verified, fate }));
         }
-        Ok(Trace {
+        Ok(Traced::Told(Box::new(Trace {
             inport: name.to_owned(),
             datapath: self.datapath_name(datapath),
             microflow: format!("inport == \"{name}\" && {}", describe(&fields)),
@@ -107,7 +152,7 @@ impl Engine {
             cached: first.run.cached,
             arrivals,
             ends,
-        })
+        })))
     }
 
     fn sender(&self, name: &str) -> Result<Arc<LogicalPort>, String> {
@@ -149,26 +194,37 @@ impl Engine {
         Leg { outcome, steps, fates, run: Run::default() }
     }
 
-    /// A packet on another chassis, by the reference.
+    /// A packet on another chassis, by the reference; nothing where its policy is yet to be compiled.
     fn leg_there(
         &self,
-        others: &mut Others,
+        others: &Others,
+        wanted: &mut Wanted,
         (datapath, chassis): (DatapathKey, ChassisId),
         arrival: Arriving,
         frame: &[u8],
-    ) -> Leg {
+    ) -> Option<Leg> {
         let us = self.own_name();
-        let name = self.chassis_name(chassis.0);
-        let tag = |port: &str| Ports::by_name(&self.sb, port).and_then(|port| port.tag);
-        let compiler =
-            others.entry(name).or_insert_with(|| self.world.compiler().elsewhere(datapath, chassis, &us, &tag));
+        let place = (datapath, self.chassis_name(chassis.0));
+        let Some(compiler) = others.compiled.get(&place) else {
+            let tag = |port: &str| Ports::by_name(&self.sb, port).and_then(|port| port.tag);
+            let blueprint = || self.world.compiler().blueprint(datapath, chassis, &us, &tag);
+            wanted.blueprints.entry(place).or_insert_with(blueprint);
+            return None;
+        };
         let (outcome, places) = explain(compiler.program(), arrival, frame);
         let (steps, fates) = Scene { compiler, links: None, us: &us }.tell(&outcome, &places, frame);
-        Leg { outcome, steps, fates, run: Run::default() }
+        Some(Leg { outcome, steps, fates, run: Run::default() })
     }
 
     /// Goes on where the packet, or a copy, arrives through a tunnel. The second result says which outputs were followed.
-    fn follow(&mut self, others: &mut Others, start: Start, from: &str, first: &Leg) -> (Vec<Arrival>, Vec<usize>) {
+    fn follow(
+        &mut self,
+        others: &Others,
+        wanted: &mut Wanted,
+        start: Start,
+        from: &str,
+        first: &Leg,
+    ) -> (Vec<Arrival>, Vec<usize>) {
         let (mut arrivals, mut followed) = (Vec::new(), Vec::new());
         for (number, output) in first.outcome.outputs.iter().enumerate() {
             let Destination::Tunnel { chassis, datapath, inport, outport } = output.destination else { continue };
@@ -181,8 +237,10 @@ impl Engine {
             let peer = end.and_then(|end| self.mesh.peers.iter().find(|peer| peer.index == end.0)).cloned();
             // VXLAN carries no input port: what the receiver makes of it is another matter.
             let is_vxlan = peer.as_ref().is_some_and(|peer| peer.vxlan);
-            let is_new = !others.contains_key(&self.chassis_name(chassis.0));
-            let is_too_far = chassis != THIS_CHASSIS && is_new && others.len() >= MOST_CHASSIS;
+            let place = (datapath, self.chassis_name(chassis.0));
+            let is_new = !others.compiled.contains_key(&place) && !wanted.blueprints.contains_key(&place);
+            let met = others.compiled.len() + wanted.blueprints.len();
+            let is_too_far = chassis != THIS_CHASSIS && is_new && met >= MOST_CHASSIS;
             if first.run.held_up.contains(&number) || is_vxlan || is_too_far {
                 continue;
             }
@@ -204,8 +262,10 @@ impl Engine {
                     None => Run::not(format!("there is no tunnel with chassis {from}")),
                 };
             } else {
-                name = self.chassis_name(chassis.0);
-                leg = self.leg_there(others, (datapath, chassis), arrival, &output.frame);
+                name = place.1;
+                let there = self.leg_there(others, wanted, (datapath, chassis), arrival, &output.frame);
+                let Some(there) = there else { continue };
+                leg = there;
                 addresses = peer.as_ref().map(|peer| (peer.local, peer.remote));
                 leg.run = Run::not(format!("those of chassis {name} are there: ask `oxbow trace` on it"));
             }
