@@ -570,13 +570,13 @@ impl Node {
         let replica = self.sb.as_ref().map(|sb| sb.client.replica());
         let Orders { ovs, sb, conditions, wake_at_ms, again } = self.engine.step(replica, now_ms, wall);
         if let Some(transaction) = ovs {
-            tracing::debug!(target: "ovsdb_idl", "to Open_vSwitch: {transaction:?}");
+            tracing::debug!(target: "ovsdb_idl", "to Open_vSwitch: {}", transaction.to_json());
             self.ovs.transact(transaction);
         }
         if let Some(southbound) = &mut self.sb {
             // The server answers in order: a claim does not wait until all rows of its datapath have been sent.
             if let Some(transaction) = sb {
-                tracing::debug!(target: "ovsdb_idl", "to OVN_Southbound: {transaction:?}");
+                tracing::debug!(target: "ovsdb_idl", "to OVN_Southbound: {}", transaction.to_json());
                 southbound.client.transact(transaction);
             }
             if let Some(conditions) = conditions {

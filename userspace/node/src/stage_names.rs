@@ -30,19 +30,21 @@ pub struct StageNames {
     untold: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stage {
     name: StageName,
     is_told: bool,
+    /// A flow there: the one to ask while it is there.
+    flow: Uuid,
 }
 
 impl StageNames {
-    /// The name of a place, which may be told later.
-    pub fn name(&mut self, place: Place) -> StageName {
+    /// The name of a place, which may be told later, for a flow there.
+    pub fn name(&mut self, place: Place, flow: Uuid) -> StageName {
         let untold = &mut self.untold;
         let stage = self.stages.entry(place).or_insert_with(|| {
             *untold += 1;
-            Stage::default()
+            Stage { name: StageName::default(), is_told: false, flow }
         });
         stage.name.clone()
     }
@@ -52,16 +54,34 @@ impl StageNames {
         self.untold > 0
     }
 
-    /// Asks, for each place without a name, one of the flows there; `flows` are all there are. Places that have none any more are forgotten.
-    pub fn ask(&mut self, flows: impl IntoIterator<Item = (Place, Uuid)>, transaction: &mut Transaction) {
-        let untold = self.stages.iter().filter(|(_, stage)| !stage.is_told);
-        let mut left: HashSet<Place> = untold.map(|(place, _)| *place).collect();
-        for (place, flow) in flows {
-            if left.is_empty() {
-                break;
+    /// Asks, for each place without a name, one of the flows there: the one that it is known by, or if that is not at the place any more one of `flows`, which
+    /// are all there are. Places that have none any more are forgotten.
+    pub fn ask(
+        &mut self,
+        is_at: impl Fn(Place, Uuid) -> bool,
+        flows: impl IntoIterator<Item = (Place, Uuid)>,
+        transaction: &mut Transaction,
+    ) {
+        let mut left: HashSet<Place> = HashSet::new();
+        for (place, stage) in self.stages.iter().filter(|(_, stage)| !stage.is_told) {
+            if is_at(*place, stage.flow) {
+                transaction.select(stage.flow, column());
+            } else {
+                left.insert(*place);
             }
+        }
+        if left.is_empty() {
+            return;
+        }
+        for (place, flow) in flows {
             if left.remove(&place) {
                 transaction.select(flow, column());
+                if let Some(stage) = self.stages.get_mut(&place) {
+                    stage.flow = flow;
+                }
+                if left.is_empty() {
+                    break;
+                }
             }
         }
         self.untold -= left.len();
@@ -106,11 +126,11 @@ mod tests {
     fn one_flow_of_each_stage_is_asked_and_all_show_its_answer() {
         let mut names = StageNames::default();
         let (acl, lookup) = ((false, Pipeline::Ingress, 8), (false, Pipeline::Ingress, 24));
-        let shown = [names.name(acl), names.name(acl), names.name(lookup)];
         let flows = [(acl, Uuid::from_u128(1)), (acl, Uuid::from_u128(2)), (lookup, Uuid::from_u128(3))];
+        let shown = flows.map(|(place, flow)| names.name(place, flow));
         let asked = |names: &mut StageNames| {
             let mut transaction = Transaction::new(sb::DATABASE);
-            names.ask(flows, &mut transaction);
+            names.ask(|place, flow| flows.contains(&(place, flow)), flows, &mut transaction);
             transaction.to_json().matches("select").count()
         };
         assert_eq!((asked(&mut names), names.is_incomplete()), (2, true));
@@ -123,15 +143,35 @@ mod tests {
             "a flow without a name is asked no second time"
         );
         assert_eq!(shown.map(|name| name.to_string()), ["ls_in_acl", "ls_in_acl", ""]);
-        let _ = names.name((true, Pipeline::Ingress, 0));
+        let _ = names.name((true, Pipeline::Ingress, 0), Uuid::from_u128(4));
         assert_eq!((asked(&mut names), names.is_incomplete()), (0, false), "there is no flow that could be asked");
+    }
+
+    #[test]
+    fn where_a_flow_is_gone_another_one_is_asked() {
+        let mut names = StageNames::default();
+        let place = (false, Pipeline::Ingress, 8);
+        let _ = names.name(place, Uuid::from_u128(1));
+        let asked = |names: &mut StageNames, there: &[u128]| {
+            let mut transaction = Transaction::new(sb::DATABASE);
+            let flows: Vec<(Place, Uuid)> = there.iter().map(|flow| (place, Uuid::from_u128(*flow))).collect();
+            names.ask(|place, flow| flows.contains(&(place, flow)), flows.clone(), &mut transaction);
+            transaction.to_json()
+        };
+        let is_asked = |json: &str, flow: u128| json.contains(&Uuid::from_u128(flow).to_string());
+        let first = asked(&mut names, &[2, 1]);
+        assert!(is_asked(&first, 1) && !is_asked(&first, 2), "{first}");
+        let second = asked(&mut names, &[3, 2]);
+        assert!(is_asked(&second, 3) && !is_asked(&second, 1), "{second}");
+        let third = asked(&mut names, &[2, 3]);
+        assert!(is_asked(&third, 3) && !is_asked(&third, 2), "the place is known by another flow now: {third}");
     }
 
     #[test]
     fn names_stay_until_another_northd_has_told_its_own() {
         let mut names = StageNames::default();
         let place = (true, Pipeline::Egress, 3);
-        let shown = names.name(place);
+        let shown = names.name(place, Uuid::from_u128(1));
         names.told(place, &ids("lr_out_snat"));
         names.ask_anew();
         assert_eq!((names.is_incomplete(), shown.to_string()), (true, "lr_out_snat".to_owned()));

@@ -409,8 +409,10 @@ impl World {
     pub fn ask_stage_names(&mut self, view: &SbView, transaction: &mut Transaction) {
         if self.stage_names.is_incomplete() {
             let groups = &self.dp_groups;
-            let flows = self.flow_rows.iter().filter_map(|(uuid, row)| Some((place_of(row, view, groups)?, *uuid)));
-            self.stage_names.ask(flows, transaction);
+            let rows = &self.flow_rows;
+            let is_at = |place, uuid| rows.get(&uuid).and_then(|row| place_of(row, view, groups)) == Some(place);
+            let flows = rows.iter().filter_map(|(uuid, row)| Some((place_of(row, view, groups)?, *uuid)));
+            self.stage_names.ask(is_at, flows, transaction);
         }
     }
 
@@ -486,7 +488,7 @@ fn flow_row(row: &Row, view: &SbView, groups: &HashMap<Uuid, Vec<Uuid>>, names: 
     }
     datapaths.sort();
     datapaths.dedup();
-    let shared = || place_of(row, view, groups).map(|place| names.name(place));
+    let shared = || place_of(row, view, groups).map(|place| names.name(place, row.uuid()));
     FlowRow {
         uuid: FlowUuid(row.uuid().as_u128()),
         datapaths,
