@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 /// How long one command may take, in seconds: a bundle of 100,000 flows needs a few.
 const PATIENCE: &str = "--timeout=120";
 
-/// The lines that a command is given, by a name that all commands take for that of a file (`-` is one to `bundle` only).
-const INPUT: &str = "/dev/stdin";
+/// The lines that a command is given, by a name that all commands take for that of a file (`-` is one to `bundle` only), and that is there where nobody
+/// has put `/dev/stdin`, which the kernel does not.
+const INPUT: &str = "/proc/self/fd/0";
 
 /// A bridge by way of `ovs-ofctl`.
 #[derive(Debug)]
@@ -217,7 +218,7 @@ fn first_lines(text: &str) -> String {
     text.lines().take(3).map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-/// `/dev/stdin:LINE: …`, from 0.
+/// `INPUT:LINE: …`, from 0.
 fn line_of_parser(stderr: &str) -> Option<usize> {
     let rest = stderr.split_once(INPUT)?.1.strip_prefix(':')?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -313,7 +314,7 @@ mod tests {
         let stderr = "Error OFPGMFC_GROUP_EXISTS for: OFPT_GROUP_MOD (OF1.5) (xid=0x6):\n\
                       Error OFPBFC_MSG_FAILED for: OFPT_BUNDLE_CONTROL (OF1.5) (xid=0x13):\n";
         assert_eq!(line_of_switch(stderr, 11), Some(0));
-        assert_eq!(line_of_parser("ovs-ofctl: /dev/stdin:3: must specify an action"), Some(2));
+        assert_eq!(line_of_parser("ovs-ofctl: /proc/self/fd/0:3: must specify an action"), Some(2));
     }
 
     #[test]
