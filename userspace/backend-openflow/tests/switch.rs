@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use oxbow_backend_openflow::layout::LEARNED_COOKIE;
 use oxbow_backend_openflow::{Backend, Committed, Learned, OfPort, OvsOfctl, Switch as _, Tunnel, Wiring};
-use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
+use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow, SetChange};
 use oxbow_pipeline::ir::{
     Changes, Chassis, ChassisId, DatapathKey, EncapKind, FlowUuid, Group, GroupKey, LflowId, Location, LogicalPort,
     Mac, Pipeline, PortKey, PortKind,
@@ -272,14 +272,14 @@ fn a_set_member_more_is_a_flow_more() -> Result<()> {
     ]);
     let first = bench.commit()?;
     assert!(first.flows_written < 200, "50 × 50 are no flows: {first:?}");
-    bench.compiler.change_address_set("hosts", [] as [&str; 0], ["10.0.0.99"]);
+    bench.compiler.change_address_set("hosts", SetChange { added: &["10.0.0.99"], removed: &[] });
     let more = bench.commit()?;
     assert_eq!(
         more,
         Committed { flows_written: 3, flows_deleted: 0, groups: 0 },
         "one for each place where it is named"
     );
-    bench.compiler.change_address_set("hosts", ["10.0.0.1"], [] as [&str; 0]);
+    bench.compiler.change_address_set("hosts", SetChange { added: &[], removed: &["10.0.0.1"] });
     assert_eq!(bench.commit()?, Committed { flows_written: 0, flows_deleted: 3, groups: 0 });
     bench.check()?;
     // And what it means: only pairs within the set pass.

@@ -9,7 +9,7 @@ use crate::stage_names::{self, StageNames};
 use crate::tunnels::Mesh;
 use crate::view::SbView;
 use oxbow_ovsdb::{Datum, Row, RowChange, Transaction};
-use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
+use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow, SetChange};
 use oxbow_pipeline::ir::{
     Changes, Chassis, ChassisId, DatapathKey, Encap, EncapKind as IrEncapKind, FlowUuid, Group, GroupKey, Location,
     LogicalPort, Mac, Pipeline, PortKey, PortKind,
@@ -102,10 +102,8 @@ impl World {
                     }
                 }
                 self.dirty_groups.insert(uuid);
-            } else if table == sb::address_set::TABLE {
-                self.follow_address_set(change);
-            } else if table == sb::port_group::TABLE {
-                self.follow_port_group(change);
+            } else if table == sb::address_set::TABLE || table == sb::port_group::TABLE {
+                self.follow_set(change);
             } else if table == sb::fdb::TABLE {
                 self.fdb_changed = true;
             } else if table == sb::port_binding::TABLE {
@@ -152,48 +150,42 @@ impl World {
         }
     }
 
-    fn follow_address_set(&mut self, change: &RowChange) {
-        use sb::address_set as t;
-        let set = |row: &Row| -> BTreeSet<String> {
-            row.get(t::ADDRESSES).iter().map(|text| text.as_str().to_owned()).collect()
+    /// A row of Address_Set or Port_Group: a name and a set of texts.
+    fn follow_set(&mut self, change: &RowChange) {
+        let is_address_set = change.table == sb::address_set::TABLE;
+        let (name, members) = match is_address_set {
+            true => (sb::address_set::NAME, sb::address_set::ADDRESSES),
+            false => (sb::port_group::NAME, sb::port_group::PORTS),
         };
-        match (change.old.as_deref(), change.new.as_deref()) {
-            (Some(old), Some(new)) if old.get(t::NAME) == new.get(t::NAME) => {
-                let (before, after) = (set(old), set(new));
-                let added = after.difference(&before).map(String::as_str);
-                let removed = before.difference(&after).map(String::as_str);
-                self.compiler.change_address_set(new.get(t::NAME).as_str(), added, removed);
+        let read = |row: &Option<Arc<Row>>| -> Option<(String, BTreeSet<String>)> {
+            let row = row.as_deref()?;
+            let members = row.get(members).iter().map(|text| text.as_str().to_owned());
+            Some((row.get(name).as_str().to_owned(), members.collect()))
+        };
+        let compiler = &mut self.compiler;
+        match (read(&change.old), read(&change.new)) {
+            (Some((old, before)), Some((new, after))) if old == new => {
+                let removed: Vec<&str> = before.difference(&after).map(String::as_str).collect();
+                let added: Vec<&str> = after.difference(&before).map(String::as_str).collect();
+                let change = SetChange { removed: &removed, added: &added };
+                match is_address_set {
+                    true => compiler.change_address_set(&new, change),
+                    false => compiler.change_port_group(&new, change),
+                }
             }
             (old, new) => {
-                if let Some(old) = old {
-                    self.compiler.set_address_set(old.get(t::NAME).as_str(), None::<[&str; 0]>);
+                let mut set = |name: &str, members: Option<&BTreeSet<String>>| {
+                    let members = members.map(|members| members.iter().map(String::as_str));
+                    match is_address_set {
+                        true => compiler.set_address_set(name, members),
+                        false => compiler.set_port_group(name, members),
+                    }
+                };
+                if let Some((name, _)) = &old {
+                    set(name, None);
                 }
-                if let Some(new) = new {
-                    let all = set(new);
-                    self.compiler.set_address_set(new.get(t::NAME).as_str(), Some(all.iter().map(String::as_str)));
-                }
-            }
-        }
-    }
-
-    fn follow_port_group(&mut self, change: &RowChange) {
-        use sb::port_group as t;
-        let set =
-            |row: &Row| -> BTreeSet<String> { row.get(t::PORTS).iter().map(|text| text.as_str().to_owned()).collect() };
-        match (change.old.as_deref(), change.new.as_deref()) {
-            (Some(old), Some(new)) if old.get(t::NAME) == new.get(t::NAME) => {
-                let (before, after) = (set(old), set(new));
-                let added = after.difference(&before).map(String::as_str);
-                let removed = before.difference(&after).map(String::as_str);
-                self.compiler.change_port_group(new.get(t::NAME).as_str(), added, removed);
-            }
-            (old, new) => {
-                if let Some(old) = old {
-                    self.compiler.set_port_group(old.get(t::NAME).as_str(), None::<[&str; 0]>);
-                }
-                if let Some(new) = new {
-                    let all = set(new);
-                    self.compiler.set_port_group(new.get(t::NAME).as_str(), Some(all.iter().map(String::as_str)));
+                if let Some((name, members)) = &new {
+                    set(name, Some(members));
                 }
             }
         }

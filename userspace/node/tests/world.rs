@@ -6,6 +6,7 @@ use oxbow_node::tunnels::Mesh;
 use oxbow_node::view::{SbView, sb_tables};
 use oxbow_node::world::World;
 use oxbow_ovsdb::{Replica, RowChange, RowDraft};
+use oxbow_pipeline::ir::{Dim, Program, Sub};
 use oxbow_schema::sb;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,16 +22,41 @@ fn datapath(number: u8) -> Uuid {
 /// A change of the database or of what is local.
 #[derive(Clone, Debug)]
 enum Step {
-    Port { number: u8, datapath: u8, key: u8, bound: u8, security: bool },
+    Port {
+        number: u8,
+        datapath: u8,
+        key: u8,
+        bound: u8,
+        security: bool,
+    },
     NoPort(u8),
-    Group { datapath: u8, members: Vec<u8> },
+    Group {
+        datapath: u8,
+        members: Vec<u8>,
+    },
     NoGroup(u8),
-    Flow { number: u8, datapath: u8, group: bool, port: u8 },
+    /// From one port, or from a group of them.
+    Flow {
+        number: u8,
+        datapath: u8,
+        group: bool,
+        port: Option<u8>,
+    },
     NoFlow(u8),
     DpGroup(Vec<u8>),
-    Fdb { datapath: u8, mac: u8, port: u8 },
+    Fdb {
+        datapath: u8,
+        mac: u8,
+        port: u8,
+    },
     NoFdb(u8),
     AddressSet(Vec<u8>),
+    NoAddressSet,
+    PortGroup {
+        row: u8,
+        members: Vec<u8>,
+    },
+    NoPortGroup(u8),
     Local(Vec<u8>),
     Serve(Vec<u8>),
     Mesh(bool),
@@ -44,12 +70,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..6).prop_map(Step::NoPort),
         2 => (0u8..3, few()).prop_map(|(datapath, members)| Step::Group { datapath, members }),
         1 => (0u8..3).prop_map(Step::NoGroup),
-        3 => (0u8..6, 0u8..3, any::<bool>(), 0u8..6).prop_map(|(number, datapath, group, port)| Step::Flow { number, datapath, group, port }),
+        3 => (0u8..6, 0u8..3, any::<bool>(), proptest::option::of(0u8..6))
+            .prop_map(|(number, datapath, group, port)| Step::Flow { number, datapath, group, port }),
         1 => (0u8..6).prop_map(Step::NoFlow),
         1 => proptest::collection::vec(0u8..3, 0..3).prop_map(Step::DpGroup),
         2 => (0u8..3, 0u8..3, 0u8..6).prop_map(|(datapath, mac, port)| Step::Fdb { datapath, mac, port }),
         1 => (0u8..3).prop_map(Step::NoFdb),
-        1 => few().prop_map(Step::AddressSet),
+        2 => few().prop_map(Step::AddressSet),
+        1 => Just(Step::NoAddressSet),
+        2 => (0u8..2, few()).prop_map(|(row, members)| Step::PortGroup { row, members }),
+        1 => (0u8..2).prop_map(Step::NoPortGroup),
         2 => proptest::collection::vec(0u8..3, 0..3).prop_map(Step::Local),
         2 => few().prop_map(Step::Serve),
         1 => any::<bool>().prop_map(Step::Mesh),
@@ -95,7 +125,7 @@ impl State {
     }
 
     fn apply(&mut self, step: &Step) {
-        use sb::{address_set, fdb, logical_dp_group, logical_flow, multicast_group, port_binding as pb};
+        use sb::{address_set, fdb, logical_dp_group, logical_flow, multicast_group, port_binding as pb, port_group};
         let change = match step {
             Step::Port { number, datapath: at, key, bound, security } => {
                 // Keys are unique in a datapath: the server's index sees to it.
@@ -126,11 +156,12 @@ impl State {
             ),
             Step::NoGroup(at) => self.replica.remove(multicast_group::TABLE, uuid(2, *at)),
             Step::Flow { number, datapath: at, group, port } => {
+                let from = port.map_or("@pg".to_owned(), |port| format!("\"p{port}\""));
                 let draft = RowDraft::with_uuid(logical_flow::TABLE, uuid(3, *number))
                     .set(logical_flow::PIPELINE, "ingress")
                     .set(logical_flow::TABLE_ID, 0)
                     .set(logical_flow::PRIORITY, 100)
-                    .set(logical_flow::MATCH, format!("eth.src == $as && inport == \"p{port}\""))
+                    .set(logical_flow::MATCH, format!("eth.src == $as && inport == {from}"))
                     .set(logical_flow::ACTIONS, format!("outport = \"p{number}\"; output;"));
                 self.replica.put(if *group {
                     draft.set(logical_flow::LOGICAL_DP_GROUP, Some(uuid(4, 0)))
@@ -155,6 +186,14 @@ impl State {
                     .set(address_set::NAME, "as")
                     .set(address_set::ADDRESSES, members.iter().map(|member| format!("00:00:00:00:01:{member:02x}"))),
             ),
+            Step::NoAddressSet => self.replica.remove(address_set::TABLE, uuid(6, 0)),
+            Step::PortGroup { row, members } => self.replica.put(
+                // The datapath's key and the group's name, as northd writes it.
+                RowDraft::with_uuid(port_group::TABLE, uuid(7, *row))
+                    .set(port_group::NAME, format!("{}_pg", row + 1))
+                    .set(port_group::PORTS, members.iter().map(|member| format!("p{member}"))),
+            ),
+            Step::NoPortGroup(row) => self.replica.remove(port_group::TABLE, uuid(7, *row)),
             Step::Local(numbers) => {
                 self.local = numbers.iter().map(|number| datapath(*number)).collect();
                 None
@@ -211,7 +250,16 @@ impl State {
         for table in program.tables() {
             for rule in program.rules(table) {
                 let row = world.compiler().flow(rule.lflow).map(|row| row.uuid);
-                rules.push(format!("{table:?} {row:?} {}", rule.priority));
+                let dims: Vec<String> = rule.dims.iter().map(|dim| condition(program, dim)).collect();
+                rules.push(format!("{table:?} {row:?} {} {} {:?}", rule.priority, dims.join(" "), rule.acts));
+            }
+        }
+        for (datapath, _) in program.datapaths() {
+            for sub in [Sub::In, Sub::InNd, Sub::Out] {
+                rules.extend(program.sub_rules(datapath, sub).map(|rule| {
+                    let dims: Vec<String> = rule.dims.iter().map(|dim| condition(program, dim)).collect();
+                    format!("{datapath:?} {sub:?} {} {} {:?}", rule.priority, dims.join(" "), rule.result)
+                }));
             }
         }
         rules.sort();
@@ -227,6 +275,12 @@ impl State {
         prop_assert_eq!(self.told(&self.world), self.told(&fresh));
         Ok(())
     }
+}
+
+/// A condition, with the members of its set.
+fn condition(program: &Program, dim: &Dim) -> String {
+    let alternatives: BTreeSet<String> = program.alternatives(dim).map(|masked| format!("{masked:?}")).collect();
+    format!("{:?}: {alternatives:?}", dim.field)
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use super::port_security::{self, BadElement, Element};
 use super::references::{Reference, References};
-use super::row::{FlowRow, Problem};
+use super::row::{FlowRow, Problem, SetChange};
 use super::sets::{SetKey, Sets, key_alternative};
 use super::simplify::DatapathRules;
 use super::texts::{ActionText, AddressSets, MatchText, Texts, address_set, address_set_member};
@@ -442,23 +442,18 @@ impl Compiler {
     }
 
     /// Changes an address set by elements; an unknown set counts as empty before.
-    pub fn change_address_set<'a>(
-        &mut self,
-        name: &str,
-        removed: impl IntoIterator<Item = &'a str>,
-        added: impl IntoIterator<Item = &'a str>,
-    ) {
+    pub fn change_address_set(&mut self, name: &str, SetChange { removed, added }: SetChange<'_>) {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         let known = self.address_sets.contains_key(name);
         let set = self.address_sets.entry(name.into()).or_default();
         let width = set.max_width;
-        for member in removed.into_iter().filter_map(address_set_member) {
+        for member in removed.iter().filter_map(|text| address_set_member(text)) {
             if let Some(at) = set.members.iter().position(|there| *there == member) {
                 set.members.swap_remove(at);
                 gone.push(member);
             }
         }
-        for member in added.into_iter().filter_map(address_set_member) {
+        for member in added.iter().filter_map(|text| address_set_member(text)) {
             set.members.push(member);
             set.max_width = set.max_width.max(member.width());
             come.push(member);
@@ -497,27 +492,22 @@ impl Compiler {
         let after: BTreeSet<Arc<str>> = ports.into_iter().flatten().map(Arc::from).collect();
         let removed: Vec<&str> = before.difference(&after).map(|name| &**name).collect();
         let added: Vec<&str> = after.difference(&before).map(|name| &**name).collect();
-        self.change_port_group(row, removed, added);
+        self.change_port_group(row, SetChange { removed: &removed, added: &added });
         if !known {
             self.port_groups.remove(row);
         }
     }
 
     /// Changes a Port_Group row by elements.
-    pub fn change_port_group<'a>(
-        &mut self,
-        row: &str,
-        removed: impl IntoIterator<Item = &'a str>,
-        added: impl IntoIterator<Item = &'a str>,
-    ) {
+    pub fn change_port_group(&mut self, row: &str, SetChange { removed, added }: SetChange<'_>) {
         let row: Arc<str> = row.into();
         let mut changes: Vec<(Arc<str>, bool)> = Vec::new();
         let ports = self.port_groups.entry(Arc::clone(&row)).or_default();
-        changes.extend(removed.into_iter().filter(|name| ports.remove(*name)).map(|name| (name.into(), false)));
+        changes.extend(removed.iter().filter(|name| ports.remove(**name)).map(|name| (Arc::from(*name), false)));
         changes.extend(
             added
-                .into_iter()
-                .map(Arc::<str>::from)
+                .iter()
+                .map(|name| Arc::<str>::from(*name))
                 .filter(|name| ports.insert(Arc::clone(name)))
                 .map(|name| (name, true)),
         );

@@ -32,4 +32,4 @@ pub use compiler::{Compiler, DatapathInfo, Options};
 pub use elsewhere::{Blueprint, THIS_CHASSIS};
 pub use oxbow_lflow::Vocabulary;
 pub use port_security::{BadElement, Element};
-pub use row::{FlowRow, Problem, StageName};
+pub use row::{FlowRow, Problem, SetChange, StageName};

@@ -47,6 +47,15 @@ impl fmt::Display for StageName {
     }
 }
 
+/// What a row of Address_Set or Port_Group gained and lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetChange<'a> {
+    /// Members that it did not have before.
+    pub added: &'a [&'a str],
+    /// Members that it has no more.
+    pub removed: &'a [&'a str],
+}
+
 /// A row of Logical_Flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRow {

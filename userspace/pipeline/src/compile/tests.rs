@@ -1,6 +1,6 @@
 //! The compiler against itself: incremental against from scratch, simplified against as lowered, and its treatment of what it cannot take.
 
-use super::{Compiler, DatapathInfo, FlowRow};
+use super::{Compiler, DatapathInfo, FlowRow, SetChange};
 use crate::ir::{
     Act, Alternatives, Cause, Changes, Chassis, ChassisId, Consequence, DatapathKey, FlowUuid, Group, GroupKey,
     Location, LogicalPort, Masked, Pipeline, PortKey, PortKind, Program, Sub,
@@ -191,7 +191,7 @@ fn an_address_set_changes_by_elements() {
     flows.into_iter().for_each(|flow| _ = compiler.set_flow(flow));
     compiler.commit();
     assert_eq!(from_a(&compiler, &tcp([10, 0, 0, 1], 22)).outputs.len(), 1);
-    compiler.change_address_set("bad", [], ["10.0.0.1"]);
+    compiler.change_address_set("bad", SetChange { added: &["10.0.0.1"], removed: &[] });
     let changes = compiler.commit();
     assert_eq!((changes.rules_added.len(), changes.rules_removed.len()), (0, 0), "{changes:?}");
     // One set for both flows, one element.
@@ -199,10 +199,10 @@ fn an_address_set_changes_by_elements() {
     assert_eq!((removed.len(), &added[..]), (0, &[Masked { value: 0x0a00_0001, mask: 0xffff_ffff }][..]));
     assert_eq!(dropped(&compiler, &tcp([10, 0, 0, 1], 22)), [Reason::LogicalFlow]);
     // The same address given twice goes when both are gone.
-    compiler.change_address_set("bad", ["10.0.0.3"], []);
+    compiler.change_address_set("bad", SetChange { added: &[], removed: &["10.0.0.3"] });
     assert!(compiler.commit().is_empty());
     assert_eq!(dropped(&compiler, &tcp([10, 0, 0, 3], 22)), [Reason::LogicalFlow]);
-    compiler.change_address_set("bad", ["10.0.0.3/32"], []);
+    compiler.change_address_set("bad", SetChange { added: &[], removed: &["10.0.0.3/32"] });
     compiler.commit();
     assert_eq!(from_a(&compiler, &tcp([10, 0, 0, 3], 22)).outputs.len(), 1);
 }
@@ -453,9 +453,9 @@ fn make(change: &Change, world: &mut World, compiler: &mut Compiler) {
             let (name, member) = (SETS[set], MEMBERS[member]);
             let members = world.sets.entry(name).or_default();
             if there && members.insert(member) {
-                compiler.change_address_set(name, [], [member]);
+                compiler.change_address_set(name, SetChange { added: &[member], removed: &[] });
             } else if !there && members.remove(member) {
-                compiler.change_address_set(name, [member], []);
+                compiler.change_address_set(name, SetChange { added: &[], removed: &[member] });
             } else {
                 compiler.set_address_set(name, Some(members.iter().copied()));
             }
