@@ -421,6 +421,8 @@ impl Dataplane for Ebpf {
     }
 
     fn content(&mut self, flow: &dyn Fn(u32) -> String) -> Result<Vec<String>, DataplaneError> {
+        // What waits for its grace period is history.
+        self.backend.settle().map_err(|error| commit_error(&error))?;
         self.backend.content(flow).map_err(|error| DataplaneError::Other(chain(&error)))
     }
 
