@@ -1,16 +1,9 @@
 //! The appctl commands of ovn-northd(8), "Runtime Management Commands", and those that OVN's tests and tools use.
 
+use oxbow_daemon::engine_stats::{self, Wanted};
 use oxbow_daemon::unixctl::Commands;
 
 use super::options::MAX_THREADS;
-
-/// Which counter of a node `inc-engine/show-stats` is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counter {
-    Recompute,
-    Compute,
-    Abort,
-}
 
 /// One of the two databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +25,7 @@ pub(super) enum Command {
     SetThreads(usize),
     GetThreads,
     ChassisFeatures,
-    ShowStats {
-        node: Option<String>,
-        counter: Option<Counter>,
-    },
+    ShowStats(Wanted),
     ClearStats,
     Recompute,
     SetComputeLogTimeout,
@@ -74,23 +64,12 @@ pub(super) fn commands() -> Commands<Command> {
         })
         .add_plain("parallel-build/get-n-threads", Command::GetThreads)
         .add_plain("debug/chassis-features-list", Command::ChassisFeatures)
-        .add("inc-engine/show-stats", "", 0..=2, |arguments| {
-            let counter = match arguments.get(1).map(String::as_str) {
-                None => None,
-                Some("recompute") => Some(Counter::Recompute),
-                Some("compute") => Some(Counter::Compute),
-                // Later releases call it "cancel".
-                Some("abort" | "cancel") => Some(Counter::Abort),
-                Some(other) => return Err(format!("Invalid stat type : {other}")),
-            };
-            Ok(Command::ShowStats { node: arguments.first().cloned(), counter })
-        })
-        .add_plain("inc-engine/clear-stats", Command::ClearStats)
         .add_plain("inc-engine/recompute", Command::Recompute)
         .add("inc-engine/compute-log-timeout", "", 1..=1, |arguments| match arguments[0].parse::<u64>() {
             Ok(_) => Ok(Command::SetComputeLogTimeout),
             Err(_) => Err("unsigned integer required".to_owned()),
         });
+    engine_stats::register(&mut commands, Command::ShowStats, Command::ClearStats);
     commands.add_plain("oxbow/unit-stats", Command::UnitStats).add_plain("oxbow/audit", Command::Audit);
     commands.add_plain("oxbow/not-compiled", Command::NotCompiled);
     commands

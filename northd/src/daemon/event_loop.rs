@@ -4,11 +4,13 @@
 //! written. While a transaction is under way to a database nothing more is sent to it, so the rows a turn sees always
 //! contain what the turn before has written.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use oxbow_daemon::coverage::Counter;
+use oxbow_daemon::engine_stats::EngineStats;
 use oxbow_daemon::exposition::{Exposition, Kind};
 use oxbow_daemon::http::{Probe, Question};
 use oxbow_daemon::unixctl::{Reply, Request};
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 
 use super::commands::{Command, Which, commands};
 use super::connections::{COUNTERS, Connection, LOCK};
-use super::engine_stats::EngineStats;
+use super::engine_nodes::{DERIVED, NODES};
 use super::features;
 use super::options::Options;
 
@@ -133,7 +135,7 @@ impl Instance {
             nb: Connection::northbound(options.nb_remotes(&shell.dirs), ssl),
             sb: Connection::southbound(options.sb_remotes(&shell.dirs), ssl, options.dry_run),
             northd: Northd::new(&profile::V23_03),
-            stats: EngineStats::default(),
+            stats: EngineStats::new(&NODES),
             threads: options.threads(),
             paused: options.dry_run,
             has_lock: false,
@@ -162,9 +164,8 @@ impl Instance {
     fn take(&mut self, which: Which, event: Event) {
         match event {
             Event::Updates(changes) => {
-                for change in &changes {
-                    self.stats.compute_table(change.table.database, change.table.name);
-                }
+                let tables: BTreeSet<&str> = changes.iter().map(|change| change.table.name).collect();
+                self.stats.compute_tables(if which == Which::Northbound { "NB" } else { "SB" }, tables);
                 match which {
                     Which::Northbound => self.northd.nb_changed(&changes),
                     Which::Southbound => self.northd.sb_changed(&changes),
@@ -234,9 +235,7 @@ impl Instance {
         if std::mem::take(&mut self.full) {
             self.stats.full();
         } else if outcome.computed > 0 {
-            for node in ["northd", "lflow", "sync_to_sb", "sync_to_sb_addr_set", "northd_output"] {
-                self.stats.compute(node);
-            }
+            DERIVED.iter().for_each(|node| self.stats.compute(node));
         }
         outcome.reports.iter().for_each(log);
         if let Some(transaction) = outcome.sb {
@@ -371,7 +370,7 @@ impl Instance {
             }
             Command::GetThreads => reply.ok(self.threads.to_string()),
             Command::ChassisFeatures => reply.ok(features::list(self.sb.client.replica())),
-            Command::ShowStats { node, counter } => reply.ok(self.stats.show(node.as_deref(), counter)),
+            Command::ShowStats(wanted) => reply.ok(self.stats.show(&wanted)),
             Command::ClearStats => {
                 self.stats.clear();
                 self.northd.reset_stats();

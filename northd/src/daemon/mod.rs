@@ -2,7 +2,7 @@
 
 mod commands;
 mod connections;
-mod engine_stats;
+mod engine_nodes;
 mod event_loop;
 mod features;
 mod options;

@@ -16,6 +16,7 @@
 
 pub mod coverage;
 pub mod dirs;
+pub mod engine_stats;
 pub mod exposition;
 pub mod http;
 pub mod identity;

@@ -1,5 +1,6 @@
 //! What the control socket is asked (ovn-controller(8), RUNTIME MANAGEMENT COMMANDS).
 
+use oxbow_daemon::engine_stats::{self, Wanted};
 use oxbow_daemon::unixctl::Commands;
 
 /// A command for the event loop.
@@ -53,8 +54,10 @@ pub enum Command {
     DelayReport(u64),
     /// Forget how new the Southbound data was.
     ClusterStateReset,
-    /// Statistics of the units of computation.
-    EngineStats,
+    /// What was computed.
+    ShowStats(Wanted),
+    /// Begin to count anew.
+    ClearStats,
     /// A cache of parsed flows: its size.
     CacheStats,
     /// Nothing to do: what it flushes is not kept here.
@@ -112,8 +115,6 @@ pub fn commands() -> Commands<Command> {
         ("status", Command::Status),
         ("recompute", Command::Recompute),
         ("inc-engine/recompute", Command::Recompute),
-        ("inc-engine/show-stats", Command::EngineStats),
-        ("inc-engine/clear-stats", Command::Nothing),
         ("ct-zone-list", Command::ZoneList),
         ("debug/dump-local-bindings", Command::LocalBindings),
         ("debug/dump-local-datapaths", Command::LocalDatapaths),
@@ -140,6 +141,7 @@ pub fn commands() -> Commands<Command> {
     ] {
         all.add_plain(name, Command::Report(report));
     }
+    engine_stats::register(&mut all, Command::ShowStats, Command::ClearStats);
     all.add("oxbow/flows", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Flows(wanted(arguments)?))));
     all.add("oxbow/verdicts", "[JSON]", 0..=1, |arguments| Ok(Command::Report(Report::Verdicts(wanted(arguments)?))));
     all.add("oxbow/events", "[JSON]", 0..=1, |arguments| Ok(Command::Events(wanted(arguments)?)));

@@ -2,7 +2,7 @@
 
 use super::{HEAR, Node, monotonic_ns, wall_ms};
 use crate::commands::{Command, Report};
-use crate::engine::{LFLOW_RUN, Surroundings};
+use crate::engine::Surroundings;
 use oxbow_daemon::http::{Probe, Question};
 use oxbow_daemon::unixctl::{Reply, Request};
 use std::time::Instant;
@@ -52,9 +52,10 @@ impl Node {
                 }
                 String::new()
             }
-            Command::EngineStats => {
-                let runs = LFLOW_RUN.total();
-                format!("Node: flow_output\n- recompute: {runs:12}\n- compute:   {:12}\n- cancel:    {:12}\n", 0, 0)
+            Command::ShowStats(wanted) => self.engine.stats_text(&wanted),
+            Command::ClearStats => {
+                self.engine.clear_stats();
+                String::new()
             }
             Command::CacheStats => self.engine.cache_text(),
             Command::Content => match self.engine.content_text() {

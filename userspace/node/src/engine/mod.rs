@@ -7,6 +7,7 @@
 mod cleanup;
 mod guests;
 mod inspect;
+mod nodes;
 mod program;
 mod report;
 mod southbound;
@@ -31,6 +32,7 @@ use crate::world::World;
 use crate::writes;
 use crate::zones::Zones;
 use oxbow_daemon::coverage::Counter;
+use oxbow_daemon::engine_stats::EngineStats;
 use oxbow_ovsdb::{Condition, Outcome, Replica, RowChange, TableDef, Transaction};
 use oxbow_schema::{ovs, sb};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -174,6 +176,7 @@ pub struct Engine {
     world_changed: bool,
     list_at_ms: u64,
     installs: inspect::Installs,
+    stats: EngineStats,
 }
 
 impl std::fmt::Debug for Engine {
@@ -237,6 +240,7 @@ impl Engine {
             world_changed: false,
             list_at_ms: 0,
             installs: inspect::Installs::default(),
+            stats: EngineStats::new(&nodes::NODES),
         }
     }
 
@@ -286,6 +290,7 @@ impl Engine {
 
     /// Changes of Open_vSwitch.
     pub fn ovs_changed(&mut self, changes: &[RowChange]) {
+        self.count_changes("OVS", changes);
         for change in changes {
             self.ovs.apply(change);
         }
@@ -307,6 +312,7 @@ impl Engine {
 
     /// Changes of OVN_Southbound.
     pub fn sb_changed(&mut self, changes: &[RowChange]) {
+        self.count_changes("SB", changes);
         for change in changes {
             if self.sb.apply(change) == SbChange::Rekeyed {
                 self.rebuild = true;

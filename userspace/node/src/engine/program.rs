@@ -212,6 +212,9 @@ impl Engine {
             None => {}
             Some(Ok(Versions { asked, in_force })) => {
                 POLICY_COMMIT.hit();
+                if dataplane.is_active() {
+                    super::nodes::count_commit(&mut self.stats);
+                }
                 match self.under_way.back_mut() {
                     Some((version, latest)) if *version == asked => *latest = wanted,
                     _ => self.under_way.push_back((asked, wanted)),
@@ -265,6 +268,7 @@ impl Engine {
             Ok(true) => {
                 tracing::info!(target: "dataplane", "the dataplane is in force");
                 LFLOW_RUN.hit();
+                self.stats.full();
                 self.tell("activation", Vec::new());
                 true
             }
