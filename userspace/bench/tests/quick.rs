@@ -101,10 +101,11 @@ fn lifecycle_measures_every_step_of_every_contender() {
 
 #[cfg(feature = "ring0")]
 #[test]
-fn walk_measures_packets_on_both_switches_and_floods_on_one() {
+fn walk_measures_packets_on_every_switch_and_floods_on_one() {
     let rows = rows("walk", &["--large-ports", "40"]);
     let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
     let packets = ["IPv4, 1 flow, switch of", "IPv6, 1 flow, switch of", "IPv4, 1000 flows, switch of"];
+    let ip4 = ["IPv4, 1 flow, switch of 40 IPv4 ports", "IPv4, 1000 flows, switch of 40 IPv4 ports"];
     let floods = [
         "verdict cache of 4096, cost",
         "verdict cache of 4096, rate of one CPU",
@@ -122,7 +123,7 @@ fn walk_measures_packets_on_both_switches_and_floods_on_one() {
     // With one CPU there is no flood beside anything.
     let beside = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
     let floods = floods.iter().filter(|name| beside || !name.contains("beside"));
-    let wanted: Vec<&str> = packets.iter().chain(floods).chain(&packets).copied().collect();
+    let wanted: Vec<&str> = packets.iter().chain(floods).chain(&packets).chain(&ip4).copied().collect();
     assert_eq!(names.len(), wanted.len(), "{names:?}");
     for (name, start) in names.iter().zip(wanted) {
         assert!(name.starts_with(start), "{name} is not {start}");

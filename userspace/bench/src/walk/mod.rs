@@ -18,15 +18,16 @@ mod switch;
 use anyhow::Result;
 
 use self::rig::Rig;
-use self::switch::Switch;
+use self::switch::{Addresses, Switch};
 use crate::session::Session;
 
 /// Cached and first packets in BPF_PROG_TEST_RUN, against the empty program.
 ///
 /// The switches are what Debian's ovn-northd makes of ports with addresses of both families and port security, all of them on this
-/// hypervisor; packets go from one port to the others. A first packet is one whose cached verdict is stale: it walks through the ingress and
-/// the egress pipeline, and its verdict is inserted. That every packet took the path it is measured for is checked by the programs' counters.
-/// Packets of many flows come from a table by a driver program; the empty program is then run behind the same driver.
+/// hypervisor, and the large one once more with IPv4 addresses alone; packets go from one port to the others. A first packet walks through the
+/// ingress and the egress pipeline, and its verdict is inserted. Of many flows it is one that has no verdict yet; beside it, and for a single flow, one whose
+/// verdict is stale, as after a change, and is replaced, which costs more. That every packet took the path it is measured for is checked by the programs'
+/// counters. Packets of many flows come from a table by a driver program; the empty program is then run behind the same driver.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Ports of the small switch.
@@ -64,13 +65,18 @@ pub fn run(args: &Args, session: &mut Session) -> Result<()> {
     let flows = pick(args.flows, 10_000, 1000);
     let many = pick(args.many_flows, 100_000, 2000);
     let verdicts = pick(args.verdicts, oxbow_backend_bpf::kernel::VERDICTS_DEFAULT, 4096);
-    for (ports, name) in [(args.ports, "small"), (large, "large")] {
+    let switches = [
+        (args.ports, Addresses::Both, "small"),
+        (large, Addresses::Both, "large"),
+        (large, Addresses::Ip4, "large IPv4"),
+    ];
+    for (ports, addresses, name) in switches {
         let packets = session.wants(&format!("packets {name}"));
         let floods = name == "small" && session.wants("floods");
         if !packets && !floods {
             continue;
         }
-        let switch = Switch::new(ports, verdicts, args.exact)?;
+        let switch = Switch::new(ports, addresses, verdicts, args.exact)?;
         let mut rig = Rig::new(switch, floods::frames(flows.max(many), verdicts))?;
         let text = rig.switch.describe()?;
         session.say(&format!("{name}: {text}"));

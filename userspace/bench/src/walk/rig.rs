@@ -146,7 +146,7 @@ impl Rig {
             let cpu = rig.cpu(0)?;
             rig.switch.enter(|| {
                 pin(cpu)?;
-                middle(|| bpf::run(program.as_fd(), FIRST_IFINDEX, frame, repeat))
+                middle(SLICES, || bpf::run(program.as_fd(), FIRST_IFINDEX, frame, repeat))
             })
         })
     }
@@ -159,15 +159,32 @@ impl Rig {
         })
     }
 
+    /// Nanoseconds of the first packet of each flow in the table, none of which has a verdict.
+    pub(crate) fn first(&mut self, turns: Turns) -> Result<f64> {
+        let work = Work { turns, target: Target::Vif, repeat: turns.count };
+        self.checked(Path::Walked, work.packets(), |rig| {
+            let mut all = Vec::with_capacity(SLICES);
+            for _ in 0..SLICES {
+                rig.switch.forget()?;
+                all.push(rig.runs(&[work], 1)?[0]);
+            }
+            Ok(median(all))
+        })
+    }
+
     /// The same on several CPUs at once, each with work of its own: nanoseconds of each.
     pub(crate) fn at_once(&mut self, work: &[Work]) -> Result<Vec<f64>> {
+        self.runs(work, SLICES)
+    }
+
+    fn runs(&mut self, work: &[Work], slices: usize) -> Result<Vec<f64>> {
         let mut each = Vec::new();
         for (n, Work { turns, target, repeat }) in work.iter().enumerate() {
             let cpu = self.cpu(n)?;
             let salt = if turns.fresh { self.unused << 16 } else { 0 };
             if turns.fresh {
                 // 16 bits of destination port in all.
-                self.unused = (self.unused + repeat * SLICES as u32 / turns.count + 1) % (1 << 16);
+                self.unused = (self.unused + repeat * slices as u32 / turns.count + 1) % (1 << 16);
             }
             let (first, count, step) = (turns.first, turns.count, if turns.fresh { 1 << 16 } else { 0 });
             self.driver.cursor(cpu, Cursor { first, count, next: 0, step, salt, target: *target as u32 })?;
@@ -178,7 +195,7 @@ impl Rig {
             move || -> Result<f64> {
                 pin(cpu)?;
                 start.wait();
-                middle(|| driver.run(FIRST_IFINDEX, &[0; bpf::HEAD], repeat))
+                middle(slices, || driver.run(FIRST_IFINDEX, &[0; bpf::HEAD], repeat))
             }
         };
         self.switch.enter(move || {
@@ -202,11 +219,15 @@ fn pin(cpu: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
-fn middle(mut run: impl FnMut() -> Result<bpf::Ran>) -> Result<f64> {
-    let mut all = Vec::with_capacity(SLICES);
-    for _ in 0..SLICES {
+fn middle(slices: usize, mut run: impl FnMut() -> Result<bpf::Ran>) -> Result<f64> {
+    let mut all = Vec::with_capacity(slices);
+    for _ in 0..slices {
         all.push(f64::from(run()?.ns));
     }
+    Ok(median(all))
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
-    Ok(all[SLICES / 2])
+    all[all.len() / 2]
 }

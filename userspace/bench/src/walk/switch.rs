@@ -19,12 +19,32 @@ pub(crate) const FIRST_IFINDEX: u32 = 100;
 /// Ports per transaction, which is an argument of a command (131,071 bytes at most).
 const BATCH: usize = 250;
 
+/// What its ports have, with port security to hold them to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// An address of each family: some 39 rules a port.
+    Both,
+    /// An IPv4 address alone.
+    Ip4,
+}
+
+impl Addresses {
+    fn of(self, n: u32) -> String {
+        match self {
+            Addresses::Both => format!("{} {} {}", mac(n), ip4(n), ip6(n)),
+            Addresses::Ip4 => format!("{} {}", mac(n), ip4(n)),
+        }
+    }
+}
+
 /// A switch in a namespace of its own, its policy in force.
 pub(crate) struct Switch {
     backend: Option<Backend>,
     datapath: DatapathKey,
-    /// Its ports: all of them on this hypervisor, with port security and an address of each family.
+    /// Its ports: all of them on this hypervisor, with port security.
     pub(crate) ports: u32,
+    /// What they have.
+    pub(crate) addresses: Addresses,
     /// Logical flows that ovn-northd wrote for it.
     pub(crate) flows: usize,
     hypervisor: Netns,
@@ -32,8 +52,8 @@ pub(crate) struct Switch {
 
 impl Switch {
     /// Has ovn-northd write it, compiles and loads it.
-    pub(crate) fn new(ports: u32, verdicts: u32, exact: Option<u32>) -> Result<Switch> {
-        let south = southbound(ports)?;
+    pub(crate) fn new(ports: u32, addresses: Addresses, verdicts: u32, exact: Option<u32>) -> Result<Switch> {
+        let south = southbound(ports, addresses)?;
         let mut compiler = Compiler::new(Options { vocabulary: Vocabulary::V23_03, ..Options::default() });
         south.feed(&mut compiler);
         for (name, row) in &south.ports {
@@ -65,7 +85,7 @@ impl Switch {
         if let Some((_, problem)) = backend.problems().next() {
             bail!("the backend cannot hold the program: {problem:?}");
         }
-        Ok(Switch { backend: Some(backend), datapath, ports, flows: south.flows.len(), hypervisor })
+        Ok(Switch { backend: Some(backend), datapath, ports, addresses, flows: south.flows.len(), hypervisor })
     }
 
     /// What is loaded.
@@ -79,7 +99,7 @@ impl Switch {
     }
 
     /// Makes every cached verdict stale, those that are still to come too, or lets them be valid again. A packet then walks and its verdict
-    /// replaces the one before: a first packet, as often as one likes.
+    /// replaces the one before: somewhat more than a first packet does, and as often as one likes.
     pub(crate) fn stale(&mut self, stale: bool) -> Result<()> {
         let datapath = self.datapath.0;
         let backend = self.backend()?;
@@ -90,11 +110,22 @@ impl Switch {
         Ok(backend.next_epoch()?)
     }
 
+    /// Forgets every verdict: each flow's next packet is its first.
+    pub(crate) fn forget(&mut self) -> Result<()> {
+        let backend = self.backend()?;
+        let verdicts = &mut backend.instance().maps.verdicts;
+        let known: Vec<_> = verdicts.snapshot()?.into_iter().map(|(key, _)| key).collect();
+        verdicts.remove_many(&known)?;
+        // What the CPUs keep of them is to be asked for again.
+        Ok(backend.next_epoch()?)
+    }
+
     /// The switch in words.
     pub(crate) fn describe(&mut self) -> Result<String> {
         let (flows, ports) = (self.flows, self.ports);
         let (_, _, rules) = self.backend()?.occupancy();
-        Ok(format!("switch of {ports} ports, {flows} logical flows, {rules} rules"))
+        let of = if self.addresses == Addresses::Ip4 { "IPv4 ports" } else { "ports" };
+        Ok(format!("switch of {ports} {of}, {flows} logical flows, {rules} rules"))
     }
 }
 
@@ -108,14 +139,14 @@ impl Drop for Switch {
 }
 
 /// What a Southbound database says of such a switch.
-fn southbound(ports: u32) -> Result<Southbound> {
+fn southbound(ports: u32, addresses: Addresses) -> Result<Southbound> {
     let ns = Netns::new("bench-walk-nb")?;
     let dir = tempfile::TempDir::with_prefix("oxbow-bench-walk-")?;
     let mut central = Central::start(&ns, dir.path(), "punix:unused.sock", Northd::None)?;
     central.nb().nbctl("ls-add sw0")?;
     let all: Vec<u32> = (0..ports).collect();
     for batch in all.chunks(BATCH) {
-        transact(&central, batch)?;
+        transact(&central, batch, addresses)?;
     }
     // Once everything is there: northd would compute it anew after each batch.
     central.start_northd(&ns, Northd::Stock)?;
@@ -124,11 +155,11 @@ fn southbound(ports: u32) -> Result<Southbound> {
 }
 
 /// Adds ports in one transaction: `ovn-nbctl` would look through all ports for each of them.
-fn transact(central: &Central, ports: &[u32]) -> Result<()> {
+fn transact(central: &Central, ports: &[u32], addresses: Addresses) -> Result<()> {
     let mut operations = vec![json!("OVN_Northbound")];
     let mut names = Vec::new();
     for &n in ports {
-        let (name, addresses) = (format!("p{n}"), format!("{} {} {}", mac(n), ip4(n), ip6(n)));
+        let (name, addresses) = (format!("p{n}"), addresses.of(n));
         let row = json!({ "name": name, "addresses": addresses, "port_security": addresses });
         operations.push(json!({ "op": "insert", "table": "Logical_Switch_Port", "uuid-name": name, "row": row }));
         names.push(json!(["named-uuid", name]));
