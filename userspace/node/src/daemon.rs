@@ -1,6 +1,7 @@
 //! The event loop: two databases, the kernel, the control socket, the clock.
 
 mod answers;
+mod farewell;
 mod privileges;
 mod traces;
 
@@ -12,7 +13,7 @@ use crate::dataplane::ebpf::{Ebpf, Location, private_bpffs};
 use crate::dataplane::openflow;
 use crate::dataplane::{Dataplane, DataplaneError, Opener, fake::Fake};
 use crate::engine::POLICY_COMMIT;
-use crate::engine::{Engine, LFLOW_RUN, Leaving, NEXT_HOP, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
+use crate::engine::{Engine, LFLOW_RUN, NEXT_HOP, Orders, Settings, TXN_ERROR, TXN_SUCCESS, TXN_TRY_AGAIN};
 use crate::kernel::Kernel;
 use crate::view::{SslRow, ovs_columns, sb_columns, sb_tables};
 use anyhow::Context as _;
@@ -67,8 +68,6 @@ pub const FOREIGN_MODULES: &[&str] = &[
 
 /// Milliseconds that a probe of an idle Southbound session waits unless `ovn-remote-probe-interval` says otherwise.
 const PROBE: Duration = Duration::from_secs(5);
-/// How long `exit` waits for the databases to take the farewell.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Records of packets that are heard at once.
 const HEAR: usize = 1024;
@@ -474,29 +473,15 @@ impl Node {
             event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => Wake::Sb(event),
             result = self.engine.kernel.ready() => Wake::Kernel(result),
             () = async {
-                match events {
-                    Some(events) => {
-                        tokio::time::sleep_until(events_after.into()).await;
-                        match events.readable().await {
-                            // What is readable is read whole by whoever this wakes.
-                            Ok(mut guard) => guard.clear_ready(),
-                            Err(_) => std::future::pending().await,
-                        }
-                    }
-                    None => std::future::pending().await,
-                }
+                tokio::time::sleep_until(events_after.into()).await;
+                readable(events).await;
             } => Wake::Dataplane,
             () = self.engine.guest_speaks() => Wake::Guest,
             () = async {
                 // A storm is heard in bunches.
                 tokio::time::sleep_until(told_after.into()).await;
-                match tales {
-                    _ if hear_again => {}
-                    Some(tales) => match tales.readable().await {
-                        Ok(mut guard) => guard.clear_ready(),
-                        Err(_) => std::future::pending().await,
-                    },
-                    None => std::future::pending().await,
+                if !hear_again {
+                    readable(tales).await;
                 }
             } => Wake::Told,
             () = async {
@@ -659,72 +644,19 @@ impl Node {
             memory::set("idl-cells-OVN_Southbound", cells);
         }
     }
+}
 
-    /// Reads on until all that is to be taken back is known: a process may be told to leave before it has read what a former one left.
-    async fn learn_what_is_ours(&mut self) {
-        loop {
-            match self.engine.leaving() {
-                Leaving::Ready => return,
-                Leaving::Ask(conditions) => {
-                    if let Some(southbound) = &mut self.sb {
-                        let request = southbound.client.set_conditions(conditions);
-                        self.engine.conditions_sent(request);
-                    }
-                }
-                Leaving::Wait => {}
-            }
-            self.follow_remote();
-            let sb = self.sb.as_mut();
-            tokio::select! {
-                event = self.ovs.next() => self.ovs_event(event),
-                event = async { match sb { Some(sb) => sb.client.next().await, None => std::future::pending().await } } => self.sb_event(event),
-            }
-        }
-    }
-
-    /// Takes leave: rows first, while the databases still listen, then the kernel.
-    async fn farewell(&mut self) {
-        let deadline = tokio::time::Instant::now() + FAREWELL;
-        if tokio::time::timeout_at(deadline, self.learn_what_is_ours()).await.is_err() {
-            tracing::warn!(target: "main", "not all rows of this chassis are known: those that are not stay as they are");
-        }
-        let (local, south) = self.engine.cleanup();
-        let deadline = tokio::time::Instant::now() + FAREWELL;
-        if let Some((sb, transaction)) = self.sb.as_mut().zip(south) {
-            let id = sb.client.transact(transaction);
-            let done = async {
-                loop {
-                    if let Event::TransactionDone { id: done, outcome } = sb.client.next().await
-                        && done == id
-                    {
-                        return outcome;
-                    }
-                }
-            };
-            match tokio::time::timeout_at(deadline, done).await {
-                Ok(outcome) if outcome.is_committed() => {}
-                Ok(outcome) => tracing::warn!(target: "main", "could not leave the Southbound database: {outcome:?}"),
-                Err(_) => tracing::warn!(target: "main", "the Southbound database does not answer; its rows stay"),
-            }
-        }
-        if let Some(transaction) = local {
-            let id = self.ovs.transact(transaction);
-            let done = async {
-                loop {
-                    if let Event::TransactionDone { id: done, outcome } = self.ovs.next().await
-                        && done == id
-                    {
-                        return outcome;
-                    }
-                }
-            };
-            match tokio::time::timeout_at(deadline, done).await {
-                Ok(outcome) if outcome.is_committed() => {}
-                Ok(outcome) => tracing::warn!(target: "main", "could not clean the Open_vSwitch database: {outcome:?}"),
-                Err(_) => tracing::warn!(target: "main", "the Open_vSwitch database does not answer; its keys stay"),
-            }
-        }
-        self.engine.leave_kernel();
+/// Ends when there is something to read; never where there is nothing to read from.
+async fn readable(ring: Option<&AsyncFd<OwnedFd>>) {
+    let ready = match ring {
+        Some(ring) => ring.readable().await,
+        None => std::future::pending().await,
+    };
+    match ready {
+        // What is readable is read whole by whoever this wakes.
+        Ok(mut guard) => guard.clear_ready(),
+        // Only the end of the runtime: nobody waits for this any more.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod host;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use host::Host;
 use nix::sys::signal::Signal;
 use oxbow_testkit::wait::{Look, PATIENCE};
@@ -195,6 +195,41 @@ fn export_says_what_is_missing() -> Result<()> {
     ensure!(output.status.success() && text.contains("in_port=1"), "{text}");
     ensure!(text.lines().all(|line| line.starts_with("flow add ") || line.starts_with("group add ")), "{text}");
     Ok(())
+}
+
+#[test]
+fn what_was_computed_is_counted_under_stocks_nodes() -> Result<()> {
+    Host::run(Northd::Stock, |host| {
+        host.switch("sw0", &["lp0"])?;
+        host.tap("tap0")?;
+        host.vsctl("add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=lp0")?;
+        host.until_up("lp0")?;
+        let counted = |host: &Host, what: &str| -> Result<u64> {
+            let text = host.appctl(&format!("inc-engine/show-stats {what}"))?;
+            text.trim().parse().with_context(|| format!("{what}: {text:?}"))
+        };
+        ensure!(counted(host, "logical_flow_output recompute")? == 1, "{}", host.appctl("inc-engine/show-stats")?);
+        ensure!(counted(host, "SB_port_binding compute")? > 0 && counted(host, "OVS_interface compute")? > 0);
+        host.appctl("inc-engine/clear-stats")?;
+        ensure!(counted(host, "logical_flow_output recompute")? == 0);
+        host.nb("create Address_Set name=s addresses=10.0.0.1 -- acl-add sw0 to-lport 1001 'ip4.src == $s' drop")?;
+        host.until("the difference is counted, and nothing else", |host| {
+            let (all, some) = (counted(host, "flow_output recompute")?, counted(host, "flow_output compute")?);
+            ensure!(all == 0, "{all} full computations");
+            let sets = (counted(host, "addr_sets compute")?, counted(host, "SB_address_set compute")?);
+            Ok(Look::when(some > 0 && sets.0 > 0 && sets.1 > 0, || format!("{some}, {sets:?}")))
+        })?;
+        host.appctl("recompute")?;
+        host.until("a full computation is counted", |host| {
+            let all = counted(host, "flow_output recompute")?;
+            Ok(Look::when(all == 1, || all.to_string()))
+        })?;
+        let shown = host.appctl("inc-engine/show-stats lflow_output")?;
+        ensure!(shown.is_empty(), "no node of that name: {shown}");
+        let error = host.appctl("inc-engine/show-stats flow_output foo").expect_err("refused").to_string();
+        ensure!(error.contains("Invalid stat type : foo"), "{error}");
+        Ok(())
+    })
 }
 
 #[test]
