@@ -108,6 +108,8 @@ impl World<'_> {
 
     /// Where a port may be.
     fn request(&mut self, port: usize) -> Result<()> {
+        // One that there is not cannot be told, and would be allowed nowhere in particular when it comes.
+        self.add_port(port)?;
         let hosts = *self.random.pick(&["hv1", "hv2", "hv1,hv2", ""]);
         if hosts.contains(',') {
             self.migrating.insert(port);
@@ -115,9 +117,9 @@ impl World<'_> {
             self.end_migration(port)?;
         }
         if hosts.is_empty() {
-            return self.nb(&format!("--if-exists remove Logical_Switch_Port lp{port} options requested-chassis"));
+            return self.nb(&format!("remove Logical_Switch_Port lp{port} options requested-chassis"));
         }
-        self.nb(&format!("--if-exists set Logical_Switch_Port lp{port} options:requested-chassis={hosts}"))
+        self.nb(&format!("set Logical_Switch_Port lp{port} options:requested-chassis={hosts}"))
     }
 
     fn plug(&mut self, hypervisor: usize, device: usize) -> Result<()> {
