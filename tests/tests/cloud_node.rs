@@ -84,7 +84,6 @@ fn the_databases_may_go_and_packets_go_on(node: Node) -> Result<()> {
     Cloud::builder().northd(Northd::Stock).hypervisors(2, node).run(|cloud| {
         layer2::build(cloud)?;
         let stream = Stream::start(cloud, "lp11", "10.0.0.21")?;
-        cloud.central().sb().appctl(&["ovsdb-server/disconnect-db", "OVN_Southbound"]).ok();
         cloud.hypervisors()[0].vsctl("set Open_vSwitch . external_ids:ovn-remote=tcp:172.31.0.1:1")?;
         wait_until("it is noticed", PATIENCE, || {
             let status = cloud.hypervisors()[0].appctl("connection-status")?;
