@@ -42,6 +42,7 @@ pub mod generation;
 pub mod kernel;
 pub mod link;
 pub mod locality;
+pub mod named_set;
 pub mod netlink;
 pub mod packet;
 pub mod registration;

@@ -5,6 +5,7 @@
 use crate::config::EncapKind;
 use crate::dataplane::{FdbAddress, LocalVif};
 use crate::rows::{PortBinding, Uuid};
+use crate::named_set::NamedSet;
 use crate::stage_names::{self, StageNames};
 use crate::tunnels::Mesh;
 use crate::view::SbView;
@@ -40,6 +41,8 @@ pub struct World {
     every_port: bool,
     local: BTreeMap<Uuid, DatapathKey>,
     peers: BTreeMap<u32, Chassis>,
+    /// Peers by chassis, and by encapsulation ([`Mesh`]).
+    ways: (BTreeMap<Uuid, u32>, BTreeMap<Uuid, u32>),
     fdb: BTreeMap<FdbAddress, u32>,
     fdb_changed: bool,
     /// What was bound here at the last [`World::place`].
@@ -102,8 +105,6 @@ impl World {
                     }
                 }
                 self.dirty_groups.insert(uuid);
-            } else if table == sb::address_set::TABLE || table == sb::port_group::TABLE {
-                self.follow_set(change);
             } else if table == sb::fdb::TABLE {
                 self.fdb_changed = true;
             } else if table == sb::port_binding::TABLE {
@@ -114,6 +115,7 @@ impl World {
                 }
             }
         }
+        self.follow_sets(changes);
         let dirty = std::mem::take(&mut self.dirty_flows);
         for uuid in dirty {
             if let Some(row) = self.flow_rows.get(&uuid) {
@@ -150,43 +152,24 @@ impl World {
         }
     }
 
-    /// A row of Address_Set or Port_Group: a name and a set of texts.
-    fn follow_set(&mut self, change: &RowChange) {
-        let is_address_set = change.table == sb::address_set::TABLE;
-        let (name, members) = match is_address_set {
-            true => (sb::address_set::NAME, sb::address_set::ADDRESSES),
-            false => (sb::port_group::NAME, sb::port_group::PORTS),
-        };
-        let read = |row: &Option<Arc<Row>>| -> Option<(String, BTreeSet<String>)> {
-            let row = row.as_deref()?;
-            let members = row.get(members).iter().map(|text| text.as_str().to_owned());
-            Some((row.get(name).as_str().to_owned(), members.collect()))
-        };
-        let compiler = &mut self.compiler;
-        match (read(&change.old), read(&change.new)) {
-            (Some((old, before)), Some((new, after))) if old == new => {
-                let removed: Vec<&str> = before.difference(&after).map(String::as_str).collect();
-                let added: Vec<&str> = after.difference(&before).map(String::as_str).collect();
-                let change = SetChange { removed: &removed, added: &added };
-                match is_address_set {
-                    true => compiler.change_address_set(&new, change),
-                    false => compiler.change_port_group(&new, change),
-                }
+    /// Rows of Address_Set and Port_Group, which the compiler knows by their names alone: what gives a name up comes before what takes one.
+    fn follow_sets(&mut self, changes: &[RowChange]) {
+        let sets: Vec<NamedSet> = changes.iter().filter_map(NamedSet::read).collect();
+        for set in sets.iter().filter(|set| !set.keeps_its_name()) {
+            if let Some((name, _)) = &set.before {
+                set.table.set(&mut self.compiler, name, None);
             }
-            (old, new) => {
-                let mut set = |name: &str, members: Option<&BTreeSet<String>>| {
-                    let members = members.map(|members| members.iter().map(String::as_str));
-                    match is_address_set {
-                        true => compiler.set_address_set(name, members),
-                        false => compiler.set_port_group(name, members),
-                    }
-                };
-                if let Some((name, _)) = &old {
-                    set(name, None);
+        }
+        for set in &sets {
+            match (&set.before, &set.after) {
+                (Some((_, before)), Some((name, after))) if set.keeps_its_name() => {
+                    let removed: Vec<&str> = before.difference(after).map(String::as_str).collect();
+                    let added: Vec<&str> = after.difference(before).map(String::as_str).collect();
+                    let change = SetChange { removed: &removed, added: &added };
+                    set.table.change(&mut self.compiler, name, change);
                 }
-                if let Some((name, members)) = &new {
-                    set(name, Some(members));
-                }
+                (_, Some((name, after))) => set.table.set(&mut self.compiler, name, Some(after)),
+                (_, None) => {}
             }
         }
     }
@@ -249,6 +232,11 @@ impl World {
                 (peer.index, Chassis { id: ChassisId(peer.index), name: peer.chassis.as_str().into(), encap })
             })
             .collect();
+        // Which of a chassis' tunnels is meant may change while all tunnels stay.
+        if mesh.by_chassis != self.ways.0 || mesh.by_encap != self.ways.1 {
+            self.ways = (mesh.by_chassis.clone(), mesh.by_encap.clone());
+            self.every_port = true;
+        }
         if wanted == self.peers {
             return;
         }
@@ -346,6 +334,7 @@ impl World {
 
     fn place_groups(&mut self, view: &SbView) {
         use sb::multicast_group as t;
+        let mut fresh = Vec::new();
         for uuid in std::mem::take(&mut self.dirty_groups) {
             let wanted = self.groups.get(&uuid).and_then(|row| {
                 let datapath = *self.local.get(&row.get(t::DATAPATH))?;
@@ -368,10 +357,12 @@ impl World {
             {
                 self.compiler.remove_group(old.0, old.1);
             }
-            if let Some(group) = wanted {
-                self.fed_groups.insert(uuid, (group.datapath, group.key));
-                self.compiler.set_group(group);
-            }
+            fresh.extend(wanted.map(|group| (uuid, group)));
+        }
+        // After every removal: a key that moved from one row to another is then the new one's.
+        for (uuid, group) in fresh {
+            self.fed_groups.insert(uuid, (group.datapath, group.key));
+            self.compiler.set_group(group);
         }
     }
 

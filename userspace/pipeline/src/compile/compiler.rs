@@ -390,7 +390,11 @@ impl Compiler {
         let (name_before, name_after) = (name(&before), name(&after));
         if name_before != name_after {
             if let Some(name) = name_before {
-                self.groups_by_name.remove(&(key.0, Arc::clone(&name)));
+                // Another group may have taken it already.
+                let place = (key.0, Arc::clone(&name));
+                if self.groups_by_name.get(&place) == Some(&key.1) {
+                    self.groups_by_name.remove(&place);
+                }
                 self.name_changed(key.0, &name);
             }
             if let Some(name) = name_after {
