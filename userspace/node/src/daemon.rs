@@ -587,7 +587,13 @@ impl Node {
         let probe = probe_interval(config);
         let tls = tls_files(&self.ssl, self.engine.ssl_files());
         match (config.remote.clone(), &mut self.sb) {
-            (None, _) => {}
+            (None, None) => {}
+            (None, Some(sb)) if sb.remote.is_empty() => {}
+            (None, Some(sb)) => {
+                tracing::info!(target: "main", "OVN Southbound database is no longer at {}, and nowhere else", sb.remote);
+                sb.client.set_remotes("");
+                sb.remote.clear();
+            }
             (Some(remote), None) => {
                 tracing::info!(target: "main", "OVN Southbound database at {remote}");
                 let client = Client::start(southbound_client(config, &remote, tls.clone()));
@@ -599,7 +605,11 @@ impl Node {
                     sb.tls = tls;
                 }
                 if sb.remote != remote {
-                    tracing::info!(target: "main", "OVN Southbound database moves from {} to {remote}", sb.remote);
+                    if sb.remote.is_empty() {
+                        tracing::info!(target: "main", "OVN Southbound database at {remote}");
+                    } else {
+                        tracing::info!(target: "main", "OVN Southbound database moves from {} to {remote}", sb.remote);
+                    }
                     sb.client.set_remotes(&remote);
                     sb.remote = remote;
                 }
@@ -628,7 +638,7 @@ impl Node {
         let southbound = self.sb.as_ref().map(|sb| (sb.client.status(), sb.remote.as_str()));
         let statuses = [Some((self.ovs.status(), self.ovs_remote.as_str())), southbound];
         for (told, status) in self.told_status.iter_mut().zip(statuses) {
-            let Some((status, remote)) = status else { continue };
+            let Some((status, remote)) = status.filter(|(_, remote)| !remote.is_empty()) else { continue };
             let text = match (status.synchronized, &status.last_error) {
                 (false, Some(error)) => Some(format!("{remote}: cannot connect ({error})")),
                 _ => None,

@@ -137,6 +137,33 @@ fn is_ours(key: &str, desired: &StringMap) -> bool {
         )
 }
 
+/// Chassis of other names that had one of our addresses and were taken over.
+#[derive(Debug, Default)]
+pub struct Takeovers {
+    done: BTreeSet<String>,
+    under_way: BTreeSet<String>,
+}
+
+impl Takeovers {
+    /// Those that were taken over.
+    pub fn done(&self) -> &BTreeSet<String> {
+        &self.done
+    }
+
+    /// A transaction takes these over.
+    pub fn begin(&mut self, names: impl Iterator<Item = String>) {
+        self.under_way = names.collect();
+    }
+
+    /// A transaction has ended: one that did nothing took over nobody.
+    pub fn end(&mut self, is_committed: bool) {
+        let ended = std::mem::take(&mut self.under_way);
+        if is_committed {
+            self.done.extend(ended);
+        }
+    }
+}
+
 /// Compares. `taken_over` names chassis that were already taken over once by this process: a second time means that somebody
 /// is alive there, and is refused loudly.
 pub fn plan(

@@ -4,8 +4,8 @@
 
 use crate::config::EncapKind;
 use crate::dataplane::{FdbAddress, LocalVif};
-use crate::rows::{PortBinding, Uuid};
 use crate::named_set::NamedSet;
+use crate::rows::{PortBinding, Uuid};
 use crate::stage_names::{self, StageNames};
 use crate::tunnels::Mesh;
 use crate::view::SbView;

@@ -41,9 +41,10 @@ impl Zones {
         zones
     }
 
-    /// Makes `wanted` exactly the names that have a zone. Returns the names for which none was left.
-    pub fn assign(&mut self, wanted: &BTreeSet<String>, range: (u16, u16)) -> Vec<String> {
-        self.by_name.retain(|name, zone| wanted.contains(name) && *zone >= range.0 && *zone <= range.1);
+    /// Gives each of `wanted` a zone. Other names lose theirs, if it is known that nobody needs it (`may_forget`). Returns the names for which none was left.
+    pub fn assign(&mut self, wanted: &BTreeSet<String>, range: (u16, u16), may_forget: bool) -> Vec<String> {
+        let in_range = |zone: u16| zone >= range.0 && zone <= range.1;
+        self.by_name.retain(|name, zone| (!may_forget || wanted.contains(name)) && in_range(*zone));
         let missing: Vec<&String> = wanted.iter().filter(|name| !self.by_name.contains_key(*name)).collect();
         if missing.is_empty() {
             return Vec::new();
@@ -101,14 +102,14 @@ mod tests {
     #[test]
     fn zones_survive_a_restart_and_others_move_round_them() {
         let mut zones = Zones::default();
-        assert!(zones.assign(&names(&["a", "b"]), (1, 65535)).is_empty());
+        assert!(zones.assign(&names(&["a", "b"]), (1, 65535), true).is_empty());
         let notes = zones.writes(&StringMap::new()).set;
         assert_eq!(notes.len(), 2);
         let mut again = Zones::restore(&notes, (1, 65535));
         assert_eq!(again, zones);
         assert!(again.writes(&notes) == ZoneWrites::default());
         let b = again.get("b");
-        again.assign(&names(&["b", "c"]), (1, 65535));
+        again.assign(&names(&["b", "c"]), (1, 65535), true);
         assert_eq!(again.get("b"), b);
         assert_ne!(again.get("c"), 0);
         assert_ne!(again.get("c"), b);
@@ -118,10 +119,10 @@ mod tests {
     #[test]
     fn the_range_is_kept_and_its_end_is_told() {
         let mut zones = Zones::default();
-        assert_eq!(zones.assign(&names(&["a", "b", "c"]), (10, 11)), ["c"]);
+        assert_eq!(zones.assign(&names(&["a", "b", "c"]), (10, 11), true), ["c"]);
         assert_eq!((zones.get("a"), zones.get("b"), zones.get("c")), (10, 11, 0));
         // A changed range moves what is outside of it.
-        assert!(zones.assign(&names(&["a", "b"]), (11, 20)).is_empty());
+        assert!(zones.assign(&names(&["a", "b"]), (11, 20), true).is_empty());
         assert_eq!(zones.get("b"), 11);
         assert!((12..=20).contains(&zones.get("a")));
     }
@@ -133,7 +134,7 @@ mod tests {
             .map(|(k, v)| ((*k).into(), (*v).into()))
             .collect();
         let mut zones = Zones::restore(&notes, (1, 65535));
-        zones.assign(&names(&["a", "b", "c", "d"]), (1, 65535));
+        zones.assign(&names(&["a", "b", "c", "d"]), (1, 65535), true);
         let numbers: BTreeSet<u16> = zones.iter().map(|(_, zone)| zone).collect();
         assert_eq!((numbers.len(), numbers.contains(&0)), (4, false));
     }

@@ -72,7 +72,14 @@ fn a_changed_remote_is_followed() -> Result<()> {
         host.vsctl(&format!("set Open_vSwitch . external_ids:ovn-remote=\"{}\"", other.remote()))?;
         host.until_equal("registered there", "hv1", |_| other.sbctl("--bare --columns=name list Chassis"))?;
         ensure!(host.appctl("connection-status")? == "connected\n");
-        Ok(())
+        // Nowhere: nothing of it is written any more, and it is found again.
+        host.vsctl("remove Open_vSwitch . external_ids ovn-remote")?;
+        host.until_equal("left", "not connected", |host| host.appctl("connection-status"))?;
+        other.sbctl("chassis-del hv1")?;
+        host.vsctl("add-br br-beside")?;
+        ensure!(other.sbctl("--bare --columns=name list Chassis")?.trim().is_empty());
+        host.vsctl(&format!("set Open_vSwitch . external_ids:ovn-remote=\"{}\"", other.remote()))?;
+        host.until_equal("registered again", "hv1", |_| other.sbctl("--bare --columns=name list Chassis"))
     })
 }
 

@@ -24,19 +24,48 @@ fn datapath(number: u8) -> Uuid {
 /// A change of the database or of what is local.
 #[derive(Clone, Debug)]
 enum Step {
-    Port { number: u8, datapath: u8, key: u8, bound: u8, security: bool },
+    Port {
+        number: u8,
+        datapath: u8,
+        key: u8,
+        bound: u8,
+        security: bool,
+    },
     NoPort(u8),
-    Group { row: u8, datapath: u8, key: u8, members: Vec<u8> },
+    Group {
+        row: u8,
+        datapath: u8,
+        key: u8,
+        members: Vec<u8>,
+    },
     NoGroup(u8),
     /// From one port, or from a group of them.
-    Flow { number: u8, datapath: u8, group: bool, set: u8, port: Option<u8> },
+    Flow {
+        number: u8,
+        datapath: u8,
+        group: bool,
+        set: u8,
+        port: Option<u8>,
+    },
     NoFlow(u8),
     DpGroup(Vec<u8>),
-    Fdb { datapath: u8, mac: u8, port: u8 },
+    Fdb {
+        datapath: u8,
+        mac: u8,
+        port: u8,
+    },
     NoFdb(u8),
-    AddressSet { row: u8, name: u8, members: Vec<u8> },
+    AddressSet {
+        row: u8,
+        name: u8,
+        members: Vec<u8>,
+    },
     NoAddressSet(u8),
-    PortGroup { row: u8, datapath: u8, members: Vec<u8> },
+    PortGroup {
+        row: u8,
+        datapath: u8,
+        members: Vec<u8>,
+    },
     NoPortGroup(u8),
     Local(Vec<u8>),
     Serve(Vec<u8>),

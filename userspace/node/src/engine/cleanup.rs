@@ -4,11 +4,11 @@ use super::Engine;
 use crate::backend::Beside;
 use crate::conditions::conditions;
 use crate::locality::Interest;
-use crate::vif::REASON_KEY;
+use crate::vif::InterfaceWrite;
 use crate::writes;
 use oxbow_ovsdb::{Condition, TableDef, Transaction};
 use oxbow_schema::{ovs, sb};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How far a process that is told to leave is.
 #[derive(Debug)]
@@ -63,11 +63,7 @@ impl Engine {
             writes::tunnel_ports(&mut local, bridge, &crate::tunnel_ports::plan(&[], &ports, &self.ovs.interfaces));
         }
         for row in self.ovs.interfaces.values() {
-            let ours = ["ovn-installed", "ovn-installed-ts", REASON_KEY];
-            let keys: BTreeSet<String> =
-                ours.iter().filter(|key| row.external_ids.contains_key(**key)).map(|key| (*key).to_owned()).collect();
-            let write = crate::vif::InterfaceWrite { interface: row.uuid, remove: keys, ..Default::default() };
-            writes::interfaces(&mut local, &[write]);
+            writes::interfaces(&mut local, &[InterfaceWrite::forget(row)]);
         }
         if let Some(chassis) =
             config.system_id.as_deref().and_then(|name| self.sb.our_chassis(name)).filter(|_| config.cleanup_on_exit)

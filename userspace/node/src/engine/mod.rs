@@ -24,6 +24,7 @@ use crate::fdb::Fdb;
 use crate::generation::Generations;
 use crate::kernel::Kernel;
 use crate::locality::{Interest, Watch};
+use crate::registration::Takeovers;
 use crate::switchd;
 use crate::tunnels::{Mesh, Tunnels};
 use crate::view::{OvsView, SbChange, SbView};
@@ -161,7 +162,7 @@ pub struct Engine {
     /// What the last commit had no room for.
     shortages: Vec<(Option<LogicalPort>, String)>,
     retry_kernel_at_ms: u64,
-    chassis_taken: BTreeSet<String>,
+    takeovers: Takeovers,
     registered_as: Option<String>,
     vswitchd: Option<i32>,
     beside: Beside,
@@ -227,7 +228,7 @@ impl Engine {
             commit_error: None,
             shortages: Vec::new(),
             retry_kernel_at_ms: 0,
-            chassis_taken: BTreeSet::new(),
+            takeovers: Takeovers::default(),
             registered_as: None,
             vswitchd: None,
             beside: Beside::Alone,
@@ -374,6 +375,7 @@ impl Engine {
         if let Outcome::Committed { selected, .. } = outcome {
             self.world.stage_names_told(&self.sb, selected);
         }
+        self.takeovers.end(outcome.is_committed());
         let unsaved = std::mem::take(&mut self.unsaved_fdb);
         if !outcome.is_committed() {
             for (address, port) in unsaved {
@@ -428,8 +430,9 @@ impl Engine {
         let times = [
             Some(self.next_tick_ms),
             orders.wake_at_ms,
-            self.fdb.wake_at_ms(),
-            Some(self.list_at_ms).filter(|_| self.world_changed && !self.awaits_stage_names()),
+            self.fdb.wake_at_ms().filter(|_| self.sb_line.can_write(now_ms)),
+            // A time that is over has not been used: nothing is listed now, and what ends that wakes us.
+            Some(self.list_at_ms).filter(|at| *at > now_ms && self.world_changed && !self.awaits_stage_names()),
             Some(self.ovs_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.sb_line.retry_at_ms).filter(|at| *at > now_ms),
             Some(self.retry_kernel_at_ms).filter(|at| *at > now_ms),

@@ -170,7 +170,7 @@ impl Engine {
         let local = self.local_datapaths(out);
         let names = self.zone_names(out, &local);
         let before = self.zones.clone();
-        let without = self.zones.assign(&names, config.zone_range);
+        let without = self.zones.assign(&names, config.zone_range, self.may_forget_zones());
         let without =
             without.into_iter().map(|name| format!("no conntrack zone left in ct-zone-range for {name}")).collect();
         self.tell("conntrack zones", without);

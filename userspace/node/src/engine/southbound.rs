@@ -10,6 +10,7 @@ use crate::generation::{Due, Progress};
 use crate::locality::{Interest, local_datapaths};
 use crate::registration::{self, Host};
 use crate::rows::{Chassis, Uuid};
+use crate::vif::InterfaceWrite;
 use crate::vif::{Inputs, Outcome as VifOutcome, Ports, Served, VifInterface};
 use crate::writes;
 use crate::zones::{Zones, nat_zone};
@@ -97,6 +98,7 @@ impl Engine {
         self.watch_more(config, out, ours, orders);
         if self.ovs_line.can_write(now_ms) {
             writes::interfaces(local, &out.interfaces);
+            self.forget_interfaces(config, local);
             self.write_zones(config, local);
             self.write_tunnel_ports(config, local);
         }
@@ -141,7 +143,8 @@ impl Engine {
             .cloned()
             .collect();
         let private = config.system_id.as_deref().and_then(|name| self.sb.our_private(name));
-        let Some(plan) = registration::plan(config, &host, &rows, &self.sb.encaps, private, &self.chassis_taken) else {
+        let Some(plan) = registration::plan(config, &host, &rows, &self.sb.encaps, private, self.takeovers.done())
+        else {
             let missing = match &config.system_id {
                 None => "external_ids:system-id is not set: this chassis cannot be registered",
                 Some(_) => "Need to specify an encap type and ip",
@@ -157,9 +160,8 @@ impl Engine {
         }
         let can_write = plan.chassis.is_some() || plan.encaps.is_some();
         if let Some(name) = config.system_id.as_deref().filter(|_| can_write) {
-            for stale in &plan.delete {
-                self.chassis_taken.extend(self.sb.chassis.get(stale).map(|row| row.name.clone()));
-            }
+            let stale = plan.delete.iter().filter_map(|stale| self.sb.chassis.get(stale));
+            self.takeovers.begin(stale.map(|row| row.name.clone()));
             writes::registration(south, name, &plan);
             self.registered_as = Some(name.to_owned());
         }
@@ -265,10 +267,21 @@ impl Engine {
         }
     }
 
+    /// An interface of ours that names no logical port any more says nothing of one: whoever gives it a name later waits for what we say then.
+    fn forget_interfaces(&self, config: &Config, local: &mut Transaction) {
+        for row in self.ovs.interfaces_of(&config.bridge).filter(|row| row.iface_id().is_none()) {
+            writes::interfaces(local, &[InterfaceWrite::forget(row)]);
+        }
+    }
+
+    /// What a former process noted is not forgotten before it is known that nobody needs it.
+    pub(super) fn may_forget_zones(&self) -> bool {
+        self.watch.is_complete() && self.sb_line.synchronized
+    }
+
     fn write_zones(&mut self, config: &Config, local: &mut Transaction) {
         let Some(bridge) = self.ovs.bridge(&config.bridge) else { return };
-        // What a former process noted is not forgotten before it is known that nobody needs it.
-        if !self.watch.is_complete() || !self.sb_line.synchronized {
+        if !self.may_forget_zones() {
             return;
         }
         let writes = self.zones.writes(&bridge.external_ids);

@@ -149,19 +149,20 @@ impl OvsView {
         self.switch.as_ref()?.ssl.and_then(|uuid| self.ssl.get(&uuid))
     }
 
+    /// The interfaces of a bridge.
+    pub fn interfaces_of(&self, bridge: &str) -> impl Iterator<Item = &Interface> {
+        let ports = self.bridge(bridge).into_iter().flat_map(|bridge| &bridge.ports);
+        let ports = ports.filter_map(|uuid| self.ports.get(uuid));
+        ports.flat_map(|port| &port.interfaces).filter_map(|uuid| self.interfaces.get(uuid))
+    }
+
     /// The interfaces of a bridge that name a logical port, with the numbers that the dataplane knows them by.
     pub fn vif_interfaces(&self, bridge: &str, links: &Links, numbering: Numbering) -> Vec<VifInterface> {
         let number = |row: &Interface| match numbering {
             Numbering::Ifindex => switchd::serving_device(row, links).map(|link| link.ifindex),
             Numbering::Ofport => row.ofport.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0),
         };
-        let Some(bridge) = self.bridge(bridge) else { return Vec::new() };
-        bridge
-            .ports
-            .iter()
-            .filter_map(|uuid| self.ports.get(uuid))
-            .flat_map(|port| port.interfaces.iter())
-            .filter_map(|uuid| self.interfaces.get(uuid))
+        self.interfaces_of(bridge)
             .filter(|row| row.iface_id().is_some())
             .map(|row| VifInterface {
                 ifindex: number(row),

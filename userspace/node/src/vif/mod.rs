@@ -226,6 +226,15 @@ pub struct InterfaceWrite {
     pub remove: BTreeSet<String>,
 }
 
+impl InterfaceWrite {
+    /// Takes back all that we may have written.
+    pub fn forget(row: &Interface) -> Self {
+        let ours = ["ovn-installed", "ovn-installed-ts", REASON_KEY];
+        let remove = ours.into_iter().filter(|key| row.external_ids.contains_key(*key)).map(str::to_owned).collect();
+        InterfaceWrite { interface: row.uuid, set: BTreeMap::new(), remove }
+    }
+}
+
 /// Key of Interface.external_ids that tells why a VIF is not installed.
 pub const REASON_KEY: &str = "oxbow-reason";
 
@@ -300,6 +309,8 @@ pub struct Vifs {
     activated: HashSet<String>,
     /// Ports that waited for that at the last pass.
     waiting: HashSet<String>,
+    /// Nested ports that are served.
+    nested: HashSet<String>,
     /// When we last wrote a claim, by port.
     claimed_at: HashMap<String, u64>,
     /// Refusals and the like that were logged, so that each is logged once.

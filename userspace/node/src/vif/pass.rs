@@ -26,6 +26,7 @@ impl Vifs {
         let Pass { mut out, writes, kept, .. } = pass;
         self.tracked.retain(|name, _| kept.contains(name));
         self.waiting.retain(|name| kept.contains(name));
+        self.nested.retain(|name| kept.contains(name));
         self.activated.retain(|name| kept.contains(name));
         self.claimed_at.retain(|_, at| inputs.now_ms.saturating_sub(*at) < CLAIM_INTERVAL_MS);
         self.told.retain(|interface, _| out.states.contains_key(interface));
@@ -122,6 +123,7 @@ impl Pass<'_, '_> {
                 self.kept.insert(id.to_owned());
                 if !self.vifs.waiting.contains(id) {
                     self.program(port, ifindex, 0, true);
+                    self.keep_children(id, ifindex);
                 }
             }
             return Phase::NoChassis;
@@ -379,13 +381,31 @@ impl Pass<'_, '_> {
                 // A guest that does not run here yet has no nested ones that do.
                 None if self.vifs.waiting.contains(parent) => {}
                 None => {
-                    if confirmed && self.program(&child, ifindex, tag, true).is_none() {
+                    // One that is served goes on while the claim is on its way again.
+                    let serves = self.vifs.nested.contains(&child.logical_port);
+                    if (confirmed || serves) && self.program(&child, ifindex, tag, true).is_none() && confirmed {
+                        self.vifs.nested.insert(child.logical_port.clone());
                         ready.push(child);
                     }
                 }
             }
         }
         ready
+    }
+
+    /// Nested ports that are served stay so while our own row is missing, as their parent does.
+    fn keep_children(&mut self, parent: &str, ifindex: u32) {
+        let children: Vec<PortBinding> = self.inputs.ports.children(parent).into_iter().cloned().collect();
+        for child in children {
+            if let Some(tag) = child.tag
+                && self.vifs.nested.contains(&child.logical_port)
+                && claim::role(&child, self.inputs.me).is_ok()
+            {
+                self.out.datapaths.insert(child.datapath);
+                self.kept.insert(child.logical_port.clone());
+                self.program(&child, ifindex, tag, true);
+            }
+        }
     }
 
     fn raise_children(&mut self, children: &[PortBinding]) {

@@ -498,6 +498,22 @@ fn a_lost_chassis_row_stops_no_traffic() {
 }
 
 #[test]
+fn nor_that_of_nested_ports() {
+    let child = PortBinding { parent_port: Some("lp".into()), tag: Some(42), tunnel_key: 2, ..port("child") };
+    let mut world = World::new(vec![port("lp"), child], vec![interface("tap0", "lp", 1)]);
+    world.settle();
+    world.chassis = None;
+    world.ports.iter_mut().for_each(|port| port.chassis = None);
+    assert_eq!(world.settle().serve.len(), 2);
+    world.chassis = Some(Uuid::from_u128(0xa9));
+    for _ in 0..4 {
+        let out = world.step();
+        assert_eq!(out.serve.len(), 2, "{:?}", out.states);
+    }
+    assert_eq!((world.ports[1].chassis, world.ports[1].up), (Some(Uuid::from_u128(0xa9)), Some(true)));
+}
+
+#[test]
 fn passes_are_idempotent_and_phase_names_are_distinct() {
     let mut world = World::new(vec![port("lp")], vec![interface("tap0", "lp", 1)]);
     assert_eq!(world.look(), world.look());
