@@ -151,7 +151,9 @@ fn a_kill_changes_nothing_and_the_next_one_goes_on() -> Result<()> {
         // Plugged in an order that is not that of names: their zones follow from what is noted, not from who comes first.
         for name in ["1", "0"] {
             host.tap(&format!("tap{name}"))?;
-            host.vsctl(&format!("add-port br-int tap{name} -- set Interface tap{name} external_ids:iface-id=lp{name}"))?;
+            host.vsctl(&format!(
+                "add-port br-int tap{name} -- set Interface tap{name} external_ids:iface-id=lp{name}"
+            ))?;
             host.until_up(&format!("lp{name}"))?;
         }
         host.nb("--wait=hv sync")?;

@@ -213,6 +213,17 @@ impl Backend {
     }
 
     fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
+        if self.rules.has_refused() {
+            // What was retired may have made room.
+            self.settle()?;
+            let mut places = rules::Places {
+                tables: &mut self.tables,
+                blocks: &mut self.blocks,
+                guards: &mut self.guards,
+                stages: &mut self.stages,
+            };
+            self.rules.retry(&mut places, program);
+        }
         if let Some(what) = self.rules.unclosed() {
             return Err(CommitError::Unclosed(what.to_owned()));
         }

@@ -25,7 +25,18 @@ pub(super) struct Places<'a> {
     pub(super) stages: &'a mut StageMaps,
 }
 
+/// Where a rule comes from: what could not be held is made anew from it.
+#[derive(Clone)]
+enum Source {
+    Stage(Arc<Rule>),
+    Sub(Arc<SubRule>),
+}
+
+/// What sets lost and gained in a difference.
+type SetChanges<'a> = FxHashMap<SetId, (&'a [Masked], &'a [Masked])>;
+
 struct Held {
+    source: Source,
     datapath: DatapathKey,
     egress: bool,
     table: u32,
@@ -46,6 +57,8 @@ pub(super) struct Rules {
     problems: BTreeMap<RuleId, Problem>,
     /// Dropping rules that could neither be placed nor have their table closed. While there is one, no version with it may come into force.
     unclosed: BTreeMap<RuleId, String>,
+    /// Rules for which not even a place was to be had.
+    refused: BTreeMap<RuleId, Source>,
     lflow_capacity: u32,
     /// Blocks of rules that went since the last commit, and since the last grace period.
     going: Vec<u32>,
@@ -65,6 +78,7 @@ impl Rules {
             users: FxHashMap::default(),
             problems: BTreeMap::new(),
             unclosed: BTreeMap::new(),
+            refused: BTreeMap::new(),
             lflow_capacity,
             going: Vec::new(),
             gone: Vec::new(),
@@ -80,10 +94,24 @@ impl Rules {
         self.unclosed.values().next().map(String::as_str)
     }
 
+    /// Whether there are rules that room which has become free may help.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Tries again with rules for which there was no place.
+    pub(super) fn retry(&mut self, places: &mut Places<'_>, program: &Program) {
+        for (id, source) in std::mem::take(&mut self.refused) {
+            self.problems.remove(&id);
+            self.unclosed.remove(&id);
+            self.add(places, program, source);
+        }
+    }
+
     /// A rule cannot be held: a passing one is left out, a dropping one closes its table.
     fn fail(&mut self, places: &mut Places<'_>, id: RuleId, lflow: LflowId, held: &mut Held, what: String) {
+        held.clear(places.tables, id);
         let consequence = if held.drops {
-            held.clear(places.tables, id);
             let before = held.has_block.then_some(held.placement.answer.block);
             match held.close(places) {
                 Ok(()) => {
@@ -101,80 +129,68 @@ impl Rules {
         self.problems.insert(id, Problem { lflow, datapath: held.datapath, what, consequence });
     }
 
-    /// Follows a difference.
+    /// Follows a difference; `program` has it already.
     pub(super) fn apply(&mut self, places: &mut Places<'_>, program: &Program, changes: &Changes) {
+        let sets: SetChanges<'_> =
+            changes.sets.iter().map(|(set, removed, added)| (*set, (&removed[..], &added[..]))).collect();
+        // Of the rules that go, too: what they said of a member that goes with them is over.
+        for held in self.users_of(&sets).iter().filter_map(|id| self.held.get(id)) {
+            for set in held.changed(&sets) {
+                raise(places.guards, program, held, Some((set, sets[&set])));
+            }
+        }
         for rule in &changes.rules_removed {
             self.remove(places, program, rule.id);
         }
         for rule in &changes.sub_removed {
             self.remove(places, program, rule.id);
         }
-        for (set, removed, added) in &changes.sets {
-            self.change_set(places, program, *set, removed, added);
+        for id in self.users_of(&sets) {
+            self.change_sets(places, program, id, &sets);
         }
         for rule in &changes.rules_added {
-            self.add_rule(places, program, rule);
+            self.add(places, program, Source::Stage(Arc::clone(rule)));
         }
         for rule in &changes.sub_added {
-            self.add_sub_rule(places, program, rule);
+            self.add(places, program, Source::Sub(Arc::clone(rule)));
         }
     }
 
-    fn add_rule(&mut self, places: &mut Places<'_>, program: &Program, rule: &Rule) {
-        let place = Place::Stage(rule.table.pipeline, rule.table.stage);
-        let egress = rule.table.pipeline == Pipeline::Egress;
-        self.add(
-            places,
-            program,
-            rule.id,
-            rule.table.datapath,
-            place,
-            egress,
-            rule.priority,
-            rule.lflow,
-            &rule.dims,
-            Content::Acts(&rule.acts),
-        );
+    /// Rules with a condition on one of these sets.
+    fn users_of(&self, sets: &SetChanges<'_>) -> FxHashSet<RuleId> {
+        sets.keys().filter_map(|set| self.users.get(set)).flatten().copied().collect()
     }
 
-    fn add_sub_rule(&mut self, places: &mut Places<'_>, program: &Program, rule: &SubRule) {
-        let place = Place::Sub(sub_number(rule.sub));
-        let egress = rule.sub == Sub::Out;
-        self.add(
-            places,
-            program,
-            rule.id,
-            rule.datapath,
-            place,
-            egress,
-            rule.priority,
-            LflowId(0),
-            &rule.dims,
-            Content::Answer(rule.result),
-        );
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the two kinds of rules meet here; a structure would be used once")]
-    fn add(
-        &mut self,
-        places: &mut Places<'_>,
-        program: &Program,
-        id: RuleId,
-        datapath: DatapathKey,
-        place: Place,
-        egress: bool,
-        priority: u16,
-        lflow: LflowId,
-        dims: &Arc<[Dim]>,
-        content: Content<'_>,
-    ) {
+    fn add(&mut self, places: &mut Places<'_>, program: &Program, source: Source) {
+        let (id, datapath, place, egress, priority, lflow, dims, content) = match &source {
+            Source::Stage(rule) => (
+                rule.id,
+                rule.table.datapath,
+                Place::Stage(rule.table.pipeline, rule.table.stage),
+                rule.table.pipeline == Pipeline::Egress,
+                rule.priority,
+                rule.lflow,
+                &rule.dims,
+                Content::Acts(&rule.acts),
+            ),
+            Source::Sub(rule) => (
+                rule.id,
+                rule.datapath,
+                Place::Sub(sub_number(rule.sub)),
+                rule.sub == Sub::Out,
+                rule.priority,
+                LflowId(0),
+                &rule.dims,
+                Content::Answer(rule.result),
+            ),
+        };
         let drops = match &content {
             Content::Answer(answer) => *answer == SubResult::Fail,
             Content::Acts(acts) => only_drops(acts),
         };
         let table = match places.stages.table(places.tables, datapath, place) {
             Ok(table) => table,
-            Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
+            Err(full) => return self.no_room(id, lflow, datapath, drops, &full, &source),
         };
         let counter = if lflow.0 < self.lflow_capacity { lflow.0 } else { 0 };
         let mut answer = Answer { lflow: counter, ..Answer::default() };
@@ -206,17 +222,27 @@ impl Rules {
                             answer.operand = compiled.operand;
                             has_block = true;
                         }
-                        Err(full) => return self.no_room(id, lflow, datapath, drops, &full),
+                        Err(full) => return self.no_room(id, lflow, datapath, drops, &full, &source),
                     }
                 }
             }
         }
         let placement = Placement { rule: id.0, priority, answer };
-        let (dims_held, entries) = (Arc::clone(dims), Vec::new());
-        let mut held = Held { datapath, egress, table, placement, sub, has_block, dims: dims_held, entries, drops };
+        let (dims, entries) = (Arc::clone(dims), Vec::new());
+        let mut held = Held {
+            source,
+            datapath,
+            egress,
+            table,
+            placement,
+            sub,
+            has_block,
+            dims: Arc::clone(&dims),
+            entries,
+            drops,
+        };
         let alternatives: Vec<Vec<Masked>> = dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
         if let Err(what) = held.insert(places.tables, &alternatives) {
-            held.clear(places.tables, id);
             self.fail(places, id, lflow, &mut held, what);
         }
         raise(places.guards, program, &held, None);
@@ -229,7 +255,16 @@ impl Rules {
     }
 
     /// Not even a place for the rule can be had.
-    fn no_room(&mut self, id: RuleId, lflow: LflowId, datapath: DatapathKey, drops: bool, full: &Exhausted) {
+    fn no_room(
+        &mut self,
+        id: RuleId,
+        lflow: LflowId,
+        datapath: DatapathKey,
+        drops: bool,
+        full: &Exhausted,
+        source: &Source,
+    ) {
+        self.refused.insert(id, source.clone());
         let what = full.to_string();
         let consequence = if drops { Consequence::CommitRefused } else { Consequence::LeftOut };
         if drops {
@@ -241,6 +276,7 @@ impl Rules {
     fn remove(&mut self, places: &mut Places<'_>, program: &Program, id: RuleId) {
         self.problems.remove(&id);
         self.unclosed.remove(&id);
+        self.refused.remove(&id);
         let Some(mut held) = self.held.remove(&id) else { return };
         raise(places.guards, program, &held, None);
         held.clear(places.tables, id);
@@ -259,36 +295,38 @@ impl Rules {
         }
     }
 
-    /// Members came to or went from a set: only their own keys are touched.
-    fn change_set(
-        &mut self,
-        places: &mut Places<'_>,
-        program: &Program,
-        set: SetId,
-        removed: &[Masked],
-        added: &[Masked],
-    ) {
-        let users: Vec<RuleId> = self.users.get(&set).map(|ids| ids.iter().copied().collect()).unwrap_or_default();
-        for id in users {
-            // Taken out while it changes, so that what fails can be reported.
-            let Some(mut held) = self.held.remove(&id) else { continue };
-            raise(places.guards, program, &held, Some((set, removed, added)));
-            for (n, dim) in held.dims.clone().iter().enumerate() {
-                if dim.alternatives != Alternatives::Set(set) {
-                    continue;
-                }
-                let mut alternatives: Vec<Vec<Masked>> =
-                    held.dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
+    /// Members came to or went from sets of a rule: only their own keys are touched.
+    fn change_sets(&mut self, places: &mut Places<'_>, program: &Program, id: RuleId, sets: &SetChanges<'_>) {
+        // Taken out while it changes, so that what fails can be reported.
+        let Some(mut held) = self.held.remove(&id) else { return };
+        let is_held = self.problems.get(&id).is_none_or(|problem| problem.consequence == Consequence::MatchDropped);
+        let after: Vec<Vec<Masked>> = held.dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
+        let keys = after.iter().fold(1usize, |keys, list| keys.saturating_mul(list.len()));
+        if !is_held || keys > compile::MAX_KEYS {
+            // It may fit now, or does no longer.
+            let source = held.source.clone();
+            self.held.insert(id, held);
+            self.remove(places, program, id);
+            return self.add(places, program, source);
+        }
+        // One condition after the other goes from its members before to those of now, while those before it have gone already: every key that was
+        // there goes once, and every one that is to be there comes once, also when several conditions change.
+        let mut alternatives: Vec<Vec<Masked>> =
+            held.dims.iter().zip(&after).map(|(dim, now)| before(dim, now, sets)).collect();
+        for (n, dim) in held.dims.clone().iter().enumerate() {
+            if let Some((removed, added)) = delta(dim, sets) {
                 alternatives[n] = removed.to_vec();
                 held.withdraw(places.tables, id, &alternatives);
                 alternatives[n] = added.to_vec();
                 if let Err(what) = held.insert(places.tables, &alternatives) {
                     let lflow = LflowId(held.placement.answer.lflow);
                     self.fail(places, id, lflow, &mut held, what);
+                    break;
                 }
             }
-            self.held.insert(id, held);
+            alternatives[n].clone_from(&after[n]);
         }
+        self.held.insert(id, held);
     }
 
     /// The version that no longer has them is in force.
@@ -302,7 +340,31 @@ impl Rules {
     }
 }
 
+/// What the set of a condition lost and gained.
+fn delta<'a>(dim: &Dim, sets: &SetChanges<'a>) -> Option<(&'a [Masked], &'a [Masked])> {
+    match &dim.alternatives {
+        Alternatives::Set(set) => sets.get(set).copied(),
+        Alternatives::List(_) => None,
+    }
+}
+
+/// The members that a condition had before the difference.
+fn before(dim: &Dim, now: &[Masked], sets: &SetChanges<'_>) -> Vec<Masked> {
+    let Some((removed, added)) = delta(dim, sets) else { return now.to_vec() };
+    let added: FxHashSet<Masked> = added.iter().copied().collect();
+    now.iter().filter(|member| !added.contains(member)).chain(removed).copied().collect()
+}
+
 impl Held {
+    /// The sets of its conditions that changed.
+    fn changed(&self, sets: &SetChanges<'_>) -> FxHashSet<SetId> {
+        let of = |dim: &Dim| match &dim.alternatives {
+            Alternatives::Set(set) => sets.contains_key(set).then_some(*set),
+            Alternatives::List(_) => None,
+        };
+        self.dims.iter().filter_map(of).collect()
+    }
+
     /// Adds a key for every combination.
     fn insert(&mut self, tables: &mut Tables, alternatives: &[Vec<Masked>]) -> Result<(), String> {
         let columns = self.dims.iter().zip(alternatives).map(|(dim, list)| (dim.field, &list[..]));
@@ -356,7 +418,7 @@ impl Held {
 
 /// Raises the guards of what a rule can concern: single ports when it names them, else the datapath. In ingress an outport is still
 /// subject to change, so only the inport counts there.
-fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(SetId, &[Masked], &[Masked])>) {
+fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(SetId, (&[Masked], &[Masked]))>) {
     let datapath = held.datapath.0;
     let router = program.datapath(held.datapath).is_some_and(|d| d.router);
     let port_dim = held.dims.iter().find(|dim| match dim.field {
@@ -368,7 +430,7 @@ fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(Se
     if let Some(dim) = port_dim {
         let exact = |m: Masked| (m.mask == u128::from(u32::MAX)).then_some(m.value as u32);
         let named: Option<Vec<u32>> = match change {
-            Some((set, removed, added)) if dim.alternatives == Alternatives::Set(set) => {
+            Some((set, (removed, added))) if dim.alternatives == Alternatives::Set(set) => {
                 removed.iter().chain(added).map(|m| exact(*m)).collect()
             }
             _ => program.alternatives(dim).take(MAX_PORT_SCOPES + 1).map(exact).collect(),
@@ -397,3 +459,6 @@ fn sub_number(sub: Sub) -> usize {
         Sub::Out => SUB_OUT_PORT_SEC,
     }
 }
+
+#[cfg(test)]
+mod tests;
