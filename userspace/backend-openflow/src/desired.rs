@@ -266,6 +266,11 @@ impl Desired {
         self.begin();
     }
 
+    /// Lines that delete learned addresses, among what the switch is being told.
+    pub(crate) fn forgets(&self) -> &BTreeSet<String> {
+        &self.under_way.forget
+    }
+
     /// The switch has taken what it was told, or has not: then it is a difference again.
     pub(crate) fn end(&mut self, is_taken: bool) {
         let UnderWay { flows, groups, forget } = std::mem::take(&mut self.under_way);

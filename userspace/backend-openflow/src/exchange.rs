@@ -27,7 +27,7 @@ enum Kind {
     /// These differences, in one bundle.
     Tell(Vec<Line>),
     /// It is not known what the bridge holds: that is compared with what it should hold, and repaired by one bundle.
-    Repair { flows: Vec<(FlowKey, String)>, groups: BTreeMap<u32, Arc<str>> },
+    Repair { flows: Vec<(FlowKey, String)>, groups: BTreeMap<u32, Arc<str>>, forget: BTreeSet<String> },
 }
 
 /// How it did not succeed.
@@ -56,8 +56,13 @@ impl Exchange {
         Exchange(Kind::Tell(lines))
     }
 
-    pub(crate) fn repair(flows: Vec<(FlowKey, String)>, groups: BTreeMap<u32, Arc<str>>) -> Self {
-        Exchange(Kind::Repair { flows, groups })
+    /// `forget`: lines that delete learned addresses.
+    pub(crate) fn repair(
+        flows: Vec<(FlowKey, String)>,
+        groups: BTreeMap<u32, Arc<str>>,
+        forget: BTreeSet<String>,
+    ) -> Self {
+        Exchange(Kind::Repair { flows, groups, forget })
     }
 
     /// Carries it out.
@@ -67,7 +72,7 @@ impl Exchange {
     pub fn execute(&self, switch: &mut dyn Switch) -> Result<Committed, Failure> {
         match &self.0 {
             Kind::Tell(lines) => tell(switch, lines),
-            Kind::Repair { flows, groups } => repair(switch, flows, groups),
+            Kind::Repair { flows, groups, forget } => repair(switch, flows, groups, forget),
         }
     }
 }
@@ -89,6 +94,7 @@ fn repair(
     switch: &mut dyn Switch,
     flows: &[(FlowKey, String)],
     wanted: &BTreeMap<u32, Arc<str>>,
+    forget: &BTreeSet<String>,
 ) -> Result<Committed, Failure> {
     switch.prepare()?;
     let texts: Vec<String> = flows.iter().map(|(_, text)| text.clone()).collect();
@@ -114,6 +120,10 @@ fn repair(
         } else if cookie != LEARNED_COOKIE && !missing.contains(&**key) {
             lines.push(other(format!("flow delete_strict {key}")));
         }
+    }
+    // Learned addresses are nobody's wish, so that a comparison leaves them; but some are known better by now.
+    if differences.iter().any(|difference| !difference.missing && difference.cookie == LEARNED_COOKIE) {
+        lines.extend(forget.iter().cloned().map(other));
     }
     lines.extend(held.keys().filter(|id| !wanted.contains_key(id)).map(|id| group_gone(*id)));
     match tell(switch, &lines) {

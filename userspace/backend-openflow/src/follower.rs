@@ -47,7 +47,8 @@ impl Follower {
     pub fn begin(&mut self) -> Option<Exchange> {
         if !self.in_step {
             self.model.begin_anew();
-            return Some(Exchange::repair(self.model.flows(), self.model.groups().clone()));
+            let forget = self.model.forgets().clone();
+            return Some(Exchange::repair(self.model.flows(), self.model.groups().clone(), forget));
         }
         let lines = self.model.begin();
         if lines.is_empty() {

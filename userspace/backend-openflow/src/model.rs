@@ -182,6 +182,11 @@ impl Model {
         self.desired.begin_anew();
     }
 
+    /// Lines that delete learned addresses, among what the switch is being told.
+    pub(crate) fn forgets(&self) -> &BTreeSet<String> {
+        self.desired.forgets()
+    }
+
     /// The switch has taken what it was told, or has not.
     pub(crate) fn end(&mut self, is_taken: bool) {
         self.desired.end(is_taken);

@@ -381,5 +381,15 @@ fn what_is_learned_is_used_and_told_and_survives_a_comparison() -> Result<()> {
     bench.switch.control("revalidator/wait", &[])?;
     bench.switch.receive("p102", &udp(2, 1, 53))?;
     assert_eq!((bench.sent("p101")?.len(), bench.sent("p102")?.len()), (1, 0), "known still");
+    // So does one that says otherwise, also where it is not known what the bridge holds.
+    bench.compiler.set_fdb(DP, Mac(0x0200_0000_0001), None);
+    bench.commit()?;
+    bench.switch.control("revalidator/wait", &[])?;
+    bench.switch.receive("p101", &udp(1, 2, 53))?;
+    assert_eq!(bench.backend.learned()?, [learned]);
+    bench.backend.distrust();
+    bench.compiler.set_fdb(DP, Mac(0x0200_0000_0001), Some(PortKey(2)));
+    bench.commit()?;
+    assert_eq!(bench.backend.learned()?, []);
     Ok(())
 }

@@ -167,7 +167,14 @@ fn encode(port: &LogicalPort, guard: u32) -> Port {
         return value;
     }
     match port.location {
-        Location::Unbound => {}
+        // One that has no main chassis for the moment is reached at those that it migrates to.
+        Location::Unbound => {
+            if let [first, others @ ..] = &port.additional[..] {
+                value.kind = PORT_REMOTE;
+                value.chassis = first.0;
+                value.additional = others.first().map_or(0, |chassis| chassis.0);
+            }
+        }
         Location::Local { ifindex, tag } => {
             value.kind = PORT_LOCAL;
             value.ifindex = ifindex;
