@@ -32,8 +32,11 @@ enum Source {
     Sub(Arc<SubRule>),
 }
 
+/// Members that a set lost, and gained.
+type Delta<'a> = (&'a [Masked], &'a [Masked]);
+
 /// What sets lost and gained in a difference.
-type SetChanges<'a> = FxHashMap<SetId, (&'a [Masked], &'a [Masked])>;
+type SetChanges<'a> = FxHashMap<SetId, Delta<'a>>;
 
 struct Held {
     source: Source,
@@ -341,7 +344,7 @@ impl Rules {
 }
 
 /// What the set of a condition lost and gained.
-fn delta<'a>(dim: &Dim, sets: &SetChanges<'a>) -> Option<(&'a [Masked], &'a [Masked])> {
+fn delta<'a>(dim: &Dim, sets: &SetChanges<'a>) -> Option<Delta<'a>> {
     match &dim.alternatives {
         Alternatives::Set(set) => sets.get(set).copied(),
         Alternatives::List(_) => None,
@@ -418,7 +421,7 @@ impl Held {
 
 /// Raises the guards of what a rule can concern: single ports when it names them, else the datapath. In ingress an outport is still
 /// subject to change, so only the inport counts there.
-fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(SetId, (&[Masked], &[Masked]))>) {
+fn raise(guards: &mut Guards, program: &Program, held: &Held, change: Option<(SetId, Delta<'_>)>) {
     let datapath = held.datapath.0;
     let router = program.datapath(held.datapath).is_some_and(|d| d.router);
     let port_dim = held.dims.iter().find(|dim| match dim.field {
