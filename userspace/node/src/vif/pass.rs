@@ -383,7 +383,8 @@ impl Pass<'_, '_> {
                 None => {
                     // One that is served goes on while the claim is on its way again.
                     let serves = self.vifs.nested.contains(&child.logical_port);
-                    if (confirmed || serves) && self.program(&child, ifindex, tag, true).is_none() && confirmed {
+                    let phase = (confirmed || serves).then(|| self.program(&child, ifindex, tag, true));
+                    if confirmed && phase == Some(None) {
                         self.vifs.nested.insert(child.logical_port.clone());
                         ready.push(child);
                     }
