@@ -423,4 +423,16 @@ mod tests {
             plan(&config, &Host::default(), &[chassis], &encaps, Some(&private), &BTreeSet::new()).expect("plan");
         assert_eq!((plan.point_private, plan.insert_private), (Some(private.uuid), false));
     }
+
+    #[test]
+    fn a_takeover_counts_when_it_is_committed() {
+        let mut takeovers = Takeovers::default();
+        takeovers.begin(["old".to_owned()].into_iter());
+        takeovers.end(false);
+        assert!(takeovers.done().is_empty(), "the connection went: it is to be tried again");
+        takeovers.begin(["old".to_owned()].into_iter());
+        takeovers.end(true);
+        takeovers.end(true);
+        assert_eq!(takeovers.done().iter().collect::<Vec<_>>(), ["old"]);
+    }
 }

@@ -66,7 +66,11 @@ fn iface_id_changes_and_removals_are_followed() -> Result<()> {
         host.until_up("lp1")?;
         until_released(host, "lp0")?;
         host.vsctl("remove Interface tap0 external_ids iface-id")?;
-        until_released(host, "lp1")
+        until_released(host, "lp1")?;
+        // Whoever names a port next must not read what was said of the last one.
+        host.until_equal("forgotten", "", |host| host.interface_id("tap0", "ovn-installed"))?;
+        ensure!(host.interface_id("tap0", "ovn-installed-ts")?.is_empty());
+        Ok(())
     })
 }
 
