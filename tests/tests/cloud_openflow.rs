@@ -141,6 +141,9 @@ fn ebpf_refuses_a_userspace_datapath_by_name() -> Result<()> {
         until_it_says(host, "debug/ports", "--backend=openflow")?;
         let filters = host.ns().run("tc", &["filter", "show", "dev", "vif1", "ingress"])?;
         ensure!(filters.trim().is_empty(), "{filters}");
+        // By tcx, which tc does not show.
+        let links = host.ns().run("find", &["/sys/fs/bpf", "-path", "*oxbow*/links/*"])?;
+        ensure!(links.trim().is_empty(), "{links}");
         Ok(())
     })
 }

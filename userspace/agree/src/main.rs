@@ -1,7 +1,7 @@
 //! `oxbow-agree`: what `cargo xtask agree` runs.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output is its product")]
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use oxbow_agree::session::{Session, Tally};
 use oxbow_agree::{hostile, topology};
@@ -119,6 +119,12 @@ fn run(args: &Args) -> Result<bool> {
         println!("not judged through bridges: {n} frames: {why}");
     }
     println!("agree: topologies {}, packets {}, disagreements {}", contents.len(), sum.packets, sum.disagreements);
+    // A packet that nothing was compared on agrees with everything.
+    let judged =
+        [("delivered", sum.delivered), ("answered from the cache", sum.cached), ("in test runs", sum.test_runs)];
+    if let Some((what, _)) = judged.iter().find(|(_, n)| sum.packets >= 500 && *n == 0) {
+        bail!("of {} packets none was {what}", sum.packets);
+    }
     Ok(sum.disagreements == 0)
 }
 
@@ -159,6 +165,13 @@ fn hostile(args: &Args, contents: &[Contents], frames: u64) -> Result<bool> {
     println!("frames that the kernel runs no program on: {}", sum.refused);
     let (runs, wire, wrong) = (sum.test_runs, sum.wire, sum.disagreements);
     println!("hostile: {runs} test runs, {wire} over devices, disagreements {wrong}");
+    // Where nearly nothing is run nothing is shown.
+    ensure!(
+        runs > 5 * sum.refused && sum.delivered > 0,
+        "{} frames were refused of {}",
+        sum.refused,
+        runs + sum.refused
+    );
     Ok(wrong == 0)
 }
 

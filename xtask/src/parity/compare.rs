@@ -199,6 +199,10 @@ fn add(to: &mut Table, database: &str, table: &str, row: &Row, contents: &Conten
     for column in ["pipeline", "table_id", "priority", "match", "logical_datapath", "logical_dp_group"] {
         columns.remove(column);
     }
+    // The server empties the group of a datapath that is gone: the flow that stays is nobody's, and is to be seen.
+    if datapaths.is_empty() {
+        to.rows.entry(format!("(no datapath) {rest}")).or_default().push(columns.clone());
+    }
     for datapath in datapaths {
         let name = names.uuid(datapath);
         let name = name.trim_start_matches("Datapath_Binding/");
