@@ -4,6 +4,8 @@
 
 mod cloud;
 
+use std::collections::BTreeMap;
+
 use cloud::{Cloud, committed, flows};
 use oxbow_ovsdb::{Outcome as Ended, RowDraft, Transaction, Uuid};
 use oxbow_schema::nb::{logical_switch as ls, logical_switch_port as lsp};
@@ -378,6 +380,48 @@ proptest! {
             );
         }
     }
+}
+
+#[test]
+fn a_port_that_is_replaced_under_its_name_stays_in_its_groups() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    let mut port = cloud.add_port(switch, "p", &["unknown"]);
+    cloud.settle();
+    // Which of the two rows is told first follows from their identifiers: both orders come.
+    for _ in 0..12 {
+        cloud.delete_port(switch, port);
+        port = cloud.add_port(switch, "p", &["unknown"]);
+        cloud.settle();
+        let groups: BTreeMap<String, usize> = cloud
+            .sb
+            .rows(sb::multicast_group::TABLE)
+            .map(|g| (g.get(sb::multicast_group::NAME).as_str().to_owned(), g.get(sb::multicast_group::PORTS).len()))
+            .collect();
+        assert_eq!((groups.get("_MC_flood"), groups.get("_MC_unknown")), (Some(&1), Some(&1)), "{groups:?}");
+        let fresh = cloud.restarted().settle();
+        assert_eq!(fresh.sb_operations, 0, "{fresh:?}");
+    }
+}
+
+#[test]
+fn a_port_whose_address_is_taken_takes_none_from_others() {
+    let mut cloud = Cloud::new();
+    let switch = cloud.add_switch("sw0");
+    cloud.edit(ls::TABLE, switch, |d| d.set(ls::OTHER_CONFIG, [("subnet", "10.0.0.0/29")]));
+    cloud.add_port(switch, "a", &["00:00:00:00:00:0a 192.0.2.1"]);
+    let waiting = cloud.add_port(switch, "b", &["00:00:00:00:00:0a dynamic"]);
+    cloud.settle();
+    for n in 0..8 {
+        let mark = n.to_string();
+        cloud.edit(lsp::TABLE, waiting, |d| d.set(lsp::EXTERNAL_IDS, [("mark", mark.as_str())]));
+        cloud.settle();
+    }
+    let last = cloud.add_port(switch, "c", &["dynamic"]);
+    cloud.settle();
+    let row = cloud.nb.row(lsp::TABLE, last).cloned().unwrap();
+    let given = row.get(lsp::DYNAMIC_ADDRESSES).map(|text| text.as_str().to_owned());
+    assert!(given.as_ref().is_some_and(|text| text.ends_with(" 10.0.0.2")), "{given:?}");
 }
 
 #[test]

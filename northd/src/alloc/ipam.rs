@@ -301,6 +301,10 @@ impl Ipam {
             self.count_mac(mac.as_u64(), true);
             Some(mac)
         }) else {
+            // It gets nothing, and keeps nothing from others.
+            if let Some(ip) = ip {
+                self.count_ip(switch, ip, false);
+            }
             return;
         };
         let mut text = mac.to_string();

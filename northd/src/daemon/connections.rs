@@ -103,6 +103,16 @@ impl Connection {
         self.not_before
     }
 
+    /// Whether the rows are up to date.
+    pub(super) fn is_synchronized(&self) -> bool {
+        self.client.status().synchronized
+    }
+
+    /// It is being tried again: there may be nothing left to send.
+    pub(super) fn retrying(&mut self) {
+        self.not_before = None;
+    }
+
     /// Sends a transaction.
     pub(super) fn send(&mut self, transaction: Transaction) {
         tracing::debug!(

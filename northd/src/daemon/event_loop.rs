@@ -210,10 +210,11 @@ impl Instance {
     }
 
     fn retry_at(&self) -> Option<Instant> {
-        if !self.is_active() {
+        // A database that comes back wakes us, and then both have to be ready.
+        if !self.is_active() || !self.nb.is_synchronized() || !self.sb.is_synchronized() {
             return None;
         }
-        [self.nb.retry_at(), self.sb.retry_at()].into_iter().flatten().min()
+        [self.nb.retry_at(), self.sb.retry_at()].into_iter().flatten().max()
     }
 
     /// Computes and sends, if this instance is active and both databases are known: translating a Northbound database that
@@ -224,6 +225,8 @@ impl Instance {
             return;
         }
         self.changed = false;
+        self.nb.retrying();
+        self.sb.retrying();
         let started = Instant::now();
         self.apply_probe_interval();
         NORTHD_RUN.hit();

@@ -1,6 +1,6 @@
 //! Desired rows of every table but Logical_Flow and Logical_DP_Group, under keys that exist before the rows do.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use oxbow_ovsdb::{AnyColumn, Column, ColumnType, Datum, TableDef, Text, ToDatum, Uuid};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -103,7 +103,8 @@ impl DesiredRow {
 pub(crate) struct Desired {
     /// Several units may want one key (two rows that would generate one name): the least unit wins.
     rows: FxHashMap<RowKey, Vec<(Unit, DesiredRow)>>,
-    members: FxHashMap<RowKey, BTreeSet<Text>>,
+    /// Names of ports, and how many units say so: a port may be deleted and come back under its name in one turn, in either order.
+    members: FxHashMap<RowKey, BTreeMap<Text, usize>>,
     dirty: FxHashSet<RowKey>,
 }
 
@@ -133,9 +134,9 @@ impl Desired {
             let Some(memberships) = memberships else { continue };
             for group in &memberships.groups {
                 let members = self.members.entry(group.clone()).or_default();
-                if add {
-                    members.insert(memberships.port.clone());
-                } else {
+                let count = members.entry(memberships.port.clone()).or_default();
+                *count = if add { *count + 1 } else { count.saturating_sub(1) };
+                if *count == 0 {
                     members.remove(&memberships.port);
                 }
                 if members.is_empty() {
@@ -160,7 +161,7 @@ impl Desired {
 
     /// The names of the ports in a multicast group.
     pub(crate) fn members(&self, key: &RowKey) -> impl Iterator<Item = &Text> {
-        self.members.get(key).into_iter().flatten()
+        self.members.get(key).into_iter().flat_map(BTreeMap::keys)
     }
 
     /// Says that a key has to be compared again.
