@@ -336,7 +336,11 @@ impl Session {
             cluster_id: self.config.cluster_id,
             min_index: self.min_index,
         };
-        let accepted = server_database::check(server, demands)?;
+        let accepted = server_database::check(server, demands).inspect_err(|_| {
+            if self.config.leader_only && server_database::follows(server, self.config.database.name) {
+                self.reconnect.met_a_follower();
+            }
+        })?;
         if let Some(index) = accepted.index {
             self.min_index = index;
         }

@@ -10,7 +10,8 @@ pub(super) const MAXIMUM_BACKOFF: Duration = Duration::from_secs(8);
 /// Chooses remotes and waits.
 ///
 /// One round over all the remotes is free of waits; then the waits are 1, 2, 4, 8, 8 … seconds, until a connection has
-/// been useful for at least as long as the wait that led to it.
+/// been useful for at least as long as the wait that led to it. A follower that answers one who needs the leader says that the cluster lives and that
+/// an election, which takes a second or two, is the most that can be under way: the waits begin at 1 second again.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     remotes: Vec<String>,
@@ -73,6 +74,11 @@ impl Reconnect {
         self.backoff
     }
 
+    /// A member of the cluster answered, and is not its leader.
+    pub(super) fn met_a_follower(&mut self) {
+        self.backoff = Duration::ZERO;
+    }
+
     /// How long an attempt may take.
     pub(super) fn attempt_limit(&self) -> Duration {
         self.backoff.max(MINIMUM_BACKOFF)
@@ -102,6 +108,19 @@ mod tests {
         assert_eq!(waits(&mut reconnect, 1), [8]);
         reconnect.was_useful(Duration::from_secs(8));
         assert_eq!(waits(&mut reconnect, 4), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn an_election_is_waited_for_a_second_at_a_time() {
+        let mut reconnect = Reconnect::new(["a", "b", "c"].map(String::from).to_vec(), 7);
+        assert_eq!(waits(&mut reconnect, 6), [0, 0, 0, 1, 2, 4]);
+        for _ in 0..3 {
+            // Two of three answer that they follow; the third is gone.
+            reconnect.met_a_follower();
+            assert_eq!(waits(&mut reconnect, 1), [1]);
+            reconnect.met_a_follower();
+            assert_eq!(waits(&mut reconnect, 2), [1, 2]);
+        }
     }
 
     #[test]

@@ -85,6 +85,13 @@ pub(super) fn check(server: &Replica, demands: Demands<'_>) -> Result<Accepted, 
     Ok(Accepted { index, server_id: row.get(SID) })
 }
 
+/// Whether the server is a member of the database's cluster and does not lead it, for whatever reason [`check`] refuses it.
+pub(super) fn follows(server: &Replica, database: &str) -> bool {
+    server
+        .rows(&TABLE)
+        .any(|row| row.get(NAME).as_str() == database && row.get(MODEL).as_str() == "clustered" && !row.get(LEADER))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

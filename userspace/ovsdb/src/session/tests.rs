@@ -331,6 +331,23 @@ fn a_leader_that_steps_down_is_left_by_those_who_need_one() {
 }
 
 #[test]
+fn a_leader_is_looked_for_every_second_while_there_is_none() {
+    let mut rig = Rig::new(Kind::Clustered, |config| config.leader_only = true);
+    rig.server.leader = false;
+    for _ in 0..40 {
+        rig.step_time();
+        while rig.step_to_server() || rig.step_to_client() {}
+    }
+    assert!(!rig.session.is_synchronized());
+    let before = rig.now;
+    rig.server.leader = true;
+    rig.step_time();
+    while rig.step_to_server() || rig.step_to_client() {}
+    assert!(rig.session.is_synchronized());
+    assert!(rig.now - before <= Duration::from_secs(1), "{:?}", rig.now - before);
+}
+
+#[test]
 fn a_canceled_monitor_is_made_anew_with_the_columns_there_are_now() {
     let mut rig = Rig::new(Kind::Clustered, |_| ());
     rig.server.columns = vec!["i"];
