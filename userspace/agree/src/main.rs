@@ -121,11 +121,11 @@ fn run(args: &Args) -> Result<bool> {
     println!("agree: topologies {}, packets {}, disagreements {}", contents.len(), sum.packets, sum.disagreements);
     // A packet that nothing was compared on agrees with everything.
     let judged = [
-        ("delivered", sum.delivered),
-        ("answered from the cache", sum.cached),
-        ("in test runs", sum.test_runs.try_into()?),
+        ("delivered", sum.delivered == 0),
+        ("answered from the cache", sum.cached == 0),
+        ("in test runs", sum.test_runs == 0),
     ];
-    if let Some((what, _)) = judged.iter().find(|(_, n)| sum.packets >= 500 && *n == 0) {
+    if let Some((what, _)) = judged.iter().find(|(_, none)| sum.packets >= 500 && *none) {
         bail!("of {} packets none was {what}", sum.packets);
     }
     Ok(sum.disagreements == 0)
