@@ -196,7 +196,7 @@ fn a_rule_with_too_many_keys_is_held_again_when_it_has_fewer() {
     bench.compiler.set_flow(flow(2, Pipeline::Egress, 0, 9, "ip4.src == $a && ip4.dst == $b && udp", "next;"));
     bench.commit();
     let consequences = |bench: &Bench| -> Vec<Consequence> {
-        bench.rules.problems().map(|(_, problem)| problem.consequence.clone()).collect()
+        bench.rules.problems().map(|(_, problem)| problem.consequence).collect()
     };
     let mut found = consequences(&bench);
     found.sort_by_key(|consequence| format!("{consequence:?}"));
