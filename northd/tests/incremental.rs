@@ -4,11 +4,11 @@
 
 mod cloud;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cloud::{Cloud, committed, flows};
 use oxbow_ovsdb::{Outcome as Ended, RowDraft, Transaction, Uuid};
-use oxbow_schema::nb::{logical_switch as ls, logical_switch_port as lsp};
+use oxbow_schema::nb::{acl, logical_switch as ls, logical_switch_port as lsp, port_group};
 use oxbow_schema::sb::{self, logical_dp_group, logical_flow, port_binding};
 use proptest::prelude::*;
 
@@ -229,6 +229,15 @@ enum Change {
     Type(usize, &'static str),
     Option(usize, &'static str, &'static str),
     Bind(usize, bool),
+    /// Deleted and added again under its name.
+    Replace(usize),
+    /// A nested port of another, with a tag or any; or no nested port.
+    Nest(usize, usize, Option<i64>),
+    Acl(usize, &'static str),
+    /// Into the port group, or out of it.
+    Group(usize),
+    /// Another northd takes over in the middle.
+    Restart,
 }
 
 const ADDRESSES: &[&str] = &[
@@ -268,7 +277,12 @@ fn change() -> impl Strategy<Value = Change> {
             pick(&["3", "true", "10.0.0.8", "p1,p2", ""]),
         )
             .prop_map(|(p, k, v)| Change::Option(p, k, v)),
-        (n, any::<bool>()).prop_map(|(p, up)| Change::Bind(p, up)),
+        (n.clone(), any::<bool>()).prop_map(|(p, up)| Change::Bind(p, up)),
+        n.clone().prop_map(Change::Replace),
+        (n.clone(), n.clone(), prop::option::of(0..3i64)).prop_map(|(p, parent, tag)| Change::Nest(p, parent, tag)),
+        (n.clone(), pick(&["ip4.src == $g_ip4", "outport == @g", "tcp", ""])).prop_map(|(s, m)| Change::Acl(s, m)),
+        n.prop_map(Change::Group),
+        Just(Change::Restart),
     ]
 }
 
@@ -340,6 +354,54 @@ impl Walk {
                 let pairs = set(row.get(lsp::OPTIONS), key, value);
                 cloud.edit(lsp::TABLE, row.uuid(), |d| d.set(lsp::OPTIONS, pairs));
             }
+            Change::Replace(n) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                let (switch, old) = self.ports[at];
+                let row = cloud.nb.row(lsp::TABLE, old).cloned().unwrap();
+                cloud.delete_port(switch, old);
+                let addresses: Vec<String> = row.get(lsp::ADDRESSES).iter().map(|a| a.as_str().to_owned()).collect();
+                let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+                self.ports[at].1 = cloud.add_port(switch, row.get(lsp::NAME).as_str(), &addresses);
+            }
+            Change::Nest(n, parent, tag) => {
+                let (Some(at), Some(parent)) = (port(n, &self.ports), port(parent, &self.ports)) else { return };
+                let parent = cloud.nb.row(lsp::TABLE, self.ports[parent].1).unwrap().get(lsp::NAME).clone();
+                cloud.edit(lsp::TABLE, self.ports[at].1, |d| {
+                    d.set(lsp::PARENT_NAME, tag.map(|_| parent)).set(lsp::TAG_REQUEST, tag)
+                });
+            }
+            Change::Acl(n, matches) => {
+                let Some(switch) = switch(n, &self.switches) else { return };
+                let row = cloud.nb.row(ls::TABLE, switch).cloned().unwrap();
+                let mut acls: Vec<Uuid> = row.get(ls::ACLS).iter().collect();
+                if matches.is_empty() {
+                    for gone in acls.drain(..) {
+                        cloud.remove(acl::TABLE, gone);
+                    }
+                } else {
+                    let draft = RowDraft::new(acl::TABLE).set(acl::MATCH, matches).set(acl::DIRECTION, "to-lport");
+                    let action = if n % 2 == 0 { "drop" } else { "allow-related" };
+                    acls.push(cloud.put(draft.set(acl::ACTION, action).set(acl::PRIORITY, 1000 + n as i64)));
+                }
+                cloud.edit(ls::TABLE, switch, |d| d.set(ls::ACLS, acls));
+            }
+            Change::Group(n) => {
+                let Some(at) = port(n, &self.ports) else { return };
+                let port = self.ports[at].1;
+                let known = cloud.nb.rows(port_group::TABLE).next().map(|row| row.uuid());
+                let group = match known {
+                    Some(group) => group,
+                    None => cloud.put(RowDraft::new(port_group::TABLE).set(port_group::NAME, "g")),
+                };
+                let row = cloud.nb.row(port_group::TABLE, group).cloned().unwrap();
+                let mut ports: Vec<Uuid> = row.get(port_group::PORTS).iter().collect();
+                match ports.iter().position(|p| *p == port) {
+                    Some(at) => drop(ports.remove(at)),
+                    None => ports.push(port),
+                }
+                cloud.edit(port_group::TABLE, group, |d| d.set(port_group::PORTS, ports));
+            }
+            Change::Restart => *cloud = cloud.restarted(),
             Change::Bind(n, up) => {
                 let mut bindings: Vec<Uuid> = cloud.sb.rows(port_binding::TABLE).map(|r| r.uuid()).collect();
                 bindings.sort();
@@ -362,23 +424,103 @@ impl Walk {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// After every step: no unit differs from what it computes from nothing, and a northd that starts on these databases
-    /// finds nothing to write.
+    /// Whenever it comes to rest after some changes: no unit differs from what it computes from nothing, a northd that starts on these
+    /// databases finds nothing to write, and what needs a key has one while one is left.
     #[test]
-    fn random_walks_equal_from_scratch(changes in prop::collection::vec(change(), 1..24)) {
-        let mut walk = Walk { cloud: Cloud::new(), switches: Vec::new(), ports: Vec::new(), named: 0 };
+    fn random_walks_equal_from_scratch(
+        turns in prop::collection::vec(prop::collection::vec(change(), 1..5), 1..12),
+        few in any::<bool>(),
+    ) {
+        let cloud = if few { Cloud::with_few_keys(3, 4) } else { Cloud::new() };
+        let mut walk = Walk { cloud, switches: Vec::new(), ports: Vec::new(), named: 0 };
         walk.step(&Change::AddSwitch);
-        for change in &changes {
-            walk.step(change);
+        for changes in &turns {
+            changes.iter().for_each(|change| walk.step(change));
             walk.cloud.settle();
             let found = walk.cloud.northd.audit();
-            prop_assert!(found.is_empty(), "after {:?}: {:#?}\n{:?}", change, found, walk.cloud.nb);
+            prop_assert!(found.is_empty(), "after {:?}: {:#?}\n{:?}", changes, found, walk.cloud.nb);
             let settled = walk.cloud.restarted().settle();
             prop_assert!(
                 settled.sb_operations == 0 && settled.nb_operations == 0,
-                "after {:?} a restart writes {:#?}\n{:?}", change, settled, walk.cloud.nb
+                "after {:?} a restart writes {:#?}\n{:?}", changes, settled, walk.cloud.nb
             );
+            let count = |table| walk.cloud.sb.rows(table).count();
+            let (switches, most) = if few { (walk.switches.len().min(3), 4) } else { (walk.switches.len(), usize::MAX) };
+            prop_assert_eq!(count(sb::datapath_binding::TABLE), switches);
+            let mut ports: BTreeMap<Uuid, usize> = BTreeMap::new();
+            walk.ports.iter().for_each(|(switch, _)| *ports.entry(*switch).or_default() += 1);
+            let all: usize = ports.values().map(|n| *n.min(&most)).sum();
+            if walk.switches.len() == switches {
+                prop_assert_eq!(count(port_binding::TABLE), all);
+            }
         }
+    }
+}
+
+/// A northd that starts while NB is ahead of SB gives nothing of what is in use to what is new, whatever the order of identifiers.
+#[test]
+fn what_is_in_use_stays_so_when_northd_starts_with_news() {
+    for _ in 0..8 {
+        let mut cloud = Cloud::new();
+        let parents: Vec<Uuid> = (0..3).map(|n| cloud.add_switch(&format!("sw{n}"))).collect();
+        let ports = |cloud: &mut Cloud, of: &str| -> Vec<Uuid> {
+            parents
+                .iter()
+                .flat_map(|switch| (0..3).map(|n| (*switch, n)).collect::<Vec<_>>())
+                .map(|(switch, n)| {
+                    let port = cloud.add_port(switch, &format!("{of}{n}-{switch}"), &["unknown"]);
+                    let limit = [("qos_max_rate", "1000000")];
+                    cloud.edit(lsp::TABLE, port, |d| {
+                        d.set(lsp::PARENT_NAME, Some("trunk")).set(lsp::TAG_REQUEST, Some(0)).set(lsp::OPTIONS, limit)
+                    });
+                    port
+                })
+                .collect()
+        };
+        let old = ports(&mut cloud, "old");
+        cloud.settle();
+        let mut bind = Transaction::new(sb::DATABASE);
+        let chassis = bind.insert(sb::chassis::TABLE).set(sb::chassis::NAME, "ch").uuid();
+        for row in cloud.sb.rows(port_binding::TABLE) {
+            let _ = bind.update(port_binding::TABLE, row.uuid()).set(port_binding::CHASSIS, Some(chassis));
+        }
+        cloud.sb_write(&bind);
+        cloud.settle();
+        let said = |cloud: &Cloud| -> BTreeMap<String, (i64, Option<String>, Option<i64>)> {
+            let row = |row: &std::sync::Arc<oxbow_ovsdb::Row>| {
+                let queue = row.get(port_binding::OPTIONS).get("qdisc_queue_id").map(ToString::to_string);
+                (
+                    row.get(port_binding::LOGICAL_PORT).to_string(),
+                    (row.get(port_binding::TUNNEL_KEY), queue, row.get(port_binding::TAG)),
+                )
+            };
+            cloud.sb.rows(port_binding::TABLE).map(row).collect()
+        };
+        let before = said(&cloud);
+        let datapaths = |cloud: &Cloud| -> BTreeMap<Uuid, i64> {
+            cloud
+                .sb
+                .rows(sb::datapath_binding::TABLE)
+                .map(|d| (d.uuid(), d.get(sb::datapath_binding::TUNNEL_KEY)))
+                .collect()
+        };
+        let keys = datapaths(&cloud);
+        assert_eq!(before.values().filter(|(_, queue, tag)| queue.is_some() && tag.is_some()).count(), old.len());
+        // While no northd runs.
+        let mut cloud = cloud.restarted();
+        for n in 3..9 {
+            cloud.add_switch(&format!("sw{n}"));
+        }
+        ports(&mut cloud, "new");
+        cloud.settle();
+        let after = said(&cloud);
+        assert_eq!(after.len(), 2 * old.len());
+        for (name, numbers) in &before {
+            assert_eq!(after.get(name), Some(numbers), "{name}");
+        }
+        assert!(keys.iter().all(|(datapath, key)| datapaths(&cloud).get(datapath) == Some(key)));
+        let tags: BTreeSet<Option<i64>> = after.values().map(|(.., tag)| *tag).collect();
+        assert_eq!(tags.len(), after.len(), "each sibling has a tag of its own: {after:?}");
     }
 }
 

@@ -109,6 +109,11 @@ pub(crate) struct Ipam {
     used_ips: FxHashMap<Uuid, BTreeMap<u32, u32>>,
     used_macs: FxHashMap<u64, u32>,
     dynamic: FxHashMap<Uuid, BTreeSet<Uuid>>,
+    /// Ports that have not got what they asked for.
+    starved: BTreeSet<Uuid>,
+    /// What nobody has any more since this run began: addresses of switches, and Ethernet addresses.
+    freed_ips: BTreeSet<(Uuid, u32)>,
+    freed_macs: BTreeSet<u64>,
     again: bool,
 }
 
@@ -157,27 +162,45 @@ impl Ipam {
         if std::mem::take(&mut self.again) {
             pending.extend(self.dynamic.values().flatten());
         }
-        let mut changed: BTreeSet<Uuid> = BTreeSet::new();
-        for &port in &pending {
-            before.entry(port).or_insert_with(|| self.addresses(port).cloned());
-        }
-        // What is kept is reserved first, so that nobody new takes it.
-        let kept: Vec<(Uuid, Kept)> =
-            pending.iter().map(|&port| (port, self.release_and_keep(source, port, mac_prefix))).collect();
-        for (port, kept) in kept {
-            self.give(port, kept, mac_prefix, refusals);
-        }
-        for (port, old) in before {
-            if self.addresses(port) != old.as_ref() {
-                changed.insert(port);
+        // A port that is tried again frees something only when it gets what it asked for; how often is counted all the same, for here nothing may go round.
+        let mut tried: FxHashMap<Uuid, u8> = FxHashMap::default();
+        loop {
+            for &port in &pending {
+                *tried.entry(port).or_default() += 1;
+                before.entry(port).or_insert_with(|| self.addresses(port).cloned());
+                self.starved.remove(&port);
+            }
+            // What is kept is reserved first, so that nobody new takes it.
+            let kept: Vec<(Uuid, Kept)> =
+                pending.iter().map(|&port| (port, self.release_and_keep(source, port, mac_prefix))).collect();
+            for (port, kept) in kept {
+                self.give(port, kept, mac_prefix, refusals);
+            }
+            pending = self.hopeful();
+            pending.retain(|port| tried.get(port).is_none_or(|times| *times < 4));
+            if pending.is_empty() {
+                break;
             }
         }
-        changed.into_iter().collect()
+        before.into_iter().filter(|(port, old)| self.addresses(*port) != old.as_ref()).map(|(port, _)| port).collect()
+    }
+
+    /// The ports that have not got what they asked for, and may get it now.
+    fn hopeful(&mut self) -> BTreeSet<Uuid> {
+        let (ips, macs) = (std::mem::take(&mut self.freed_ips), std::mem::take(&mut self.freed_macs));
+        let hopeful = |port: &&Uuid| {
+            let Some(state) = self.ports.get(port) else { return false };
+            let (Some(switch), Some(request)) = (state.switch, state.request) else { return false };
+            ips.range((switch, 0)..=(switch, u32::MAX)).next().is_some()
+                || request.mac.is_some_and(|mac| macs.contains(&mac.as_u64()))
+        };
+        self.starved.iter().filter(hopeful).copied().collect()
     }
 
     /// Reads a port's fixed addresses and request again; true if it wants, or had, dynamic addresses.
     fn refresh(&mut self, source: &Source, port: Uuid) -> bool {
         let old = self.ports.remove(&port).unwrap_or_default();
+        self.starved.remove(&port);
         if let Some(switch) = old.switch {
             for &ip in &old.fixed_ips {
                 self.count_ip(switch, ip, false);
@@ -248,6 +271,9 @@ impl Ipam {
             return Kept::default();
         };
         let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()) else { return Kept::default() };
+        if self.wants_what_is_taken(&request) {
+            return Kept::default();
+        }
         let keep_mac = match request.mac {
             Some(wanted) => wanted == mac,
             None => mac.to_string().starts_with(&mac_prefix.to_ascii_lowercase()),
@@ -270,11 +296,23 @@ impl Ipam {
         Kept { mac, ipv4: keep_ip, ipv6 }
     }
 
+    /// Whether a port asks for an Ethernet address that another one has: it gets nothing then.
+    fn wants_what_is_taken(&self, request: &DynamicRequest) -> bool {
+        request.mac.is_some_and(|wanted| self.used_macs.contains_key(&wanted.as_u64()))
+    }
+
     /// Gives a port what it lacks.
     fn give(&mut self, port: Uuid, kept: Kept, mac_prefix: &str, refusals: &mut Vec<String>) {
         let Some(state) = self.ports.get(&port) else { return };
         let (Some(switch), Some(request)) = (state.switch, state.request) else { return };
         let Some(pool) = self.pools.get(&switch).filter(|p| p.offers()).cloned() else { return };
+        if kept.mac.is_none() && self.wants_what_is_taken(&request) {
+            if let Some(ip) = kept.ipv4 {
+                self.count_ip(switch, ip, false);
+            }
+            self.starved.insert(port);
+            return;
+        }
         let asked = request.ipv4.map(u32::from).filter(|w| pool.subnet.is_none() || pool.contains(*w));
         let ip = kept.ipv4.or_else(|| {
             pool.subnet?;
@@ -291,22 +329,21 @@ impl Ipam {
             }
             found
         });
-        let Some(mac) = kept.mac.or_else(|| {
-            let mac = match request.mac {
-                Some(wanted) if self.used_macs.contains_key(&wanted.as_u64()) => return None,
-                Some(wanted) => wanted,
-                // The address asked for counts, even if another port has it.
-                None => self.unused_mac(mac_prefix, asked.or(ip))?,
-            };
-            self.count_mac(mac.as_u64(), true);
-            Some(mac)
-        }) else {
-            // It gets nothing, and keeps nothing from others.
+        // The address asked for counts, even if another port has it.
+        let mac = kept.mac.or(request.mac).or_else(|| self.unused_mac(mac_prefix, asked.or(ip)));
+        let Some(mac) = mac else {
+            // The prefix is exhausted: it gets nothing, and keeps nothing from others.
             if let Some(ip) = ip {
                 self.count_ip(switch, ip, false);
             }
             return;
         };
+        if kept.mac.is_none() {
+            self.count_mac(mac.as_u64(), true);
+        }
+        if pool.subnet.is_some() && (ip.is_none() || asked.is_some_and(|wanted| ip != Some(wanted))) {
+            self.starved.insert(port);
+        }
         let mut text = mac.to_string();
         if let Some(ip) = ip {
             text.push_str(&format!(" {}", Ipv4Addr::from(ip)));
@@ -367,6 +404,9 @@ impl Ipam {
         *count = if add { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
             used.remove(&ip);
+            self.freed_ips.insert((switch, ip));
+        } else if add {
+            self.freed_ips.remove(&(switch, ip));
         }
         if used.is_empty() {
             self.used_ips.remove(&switch);
@@ -378,6 +418,9 @@ impl Ipam {
         *count = if add { *count + 1 } else { count.saturating_sub(1) };
         if *count == 0 {
             self.used_macs.remove(&mac);
+            self.freed_macs.insert(mac);
+        } else if add {
+            self.freed_macs.remove(&mac);
         }
     }
 }

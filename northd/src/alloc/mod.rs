@@ -8,7 +8,7 @@ mod key_space;
 mod queues;
 mod tags;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oxbow_incr::{Aspects, Engine};
 use oxbow_ovsdb::{Text, Uuid};
@@ -21,7 +21,7 @@ use crate::program::Compiler;
 use crate::source::{Allocation, Fact, IndexKey, Source, TableId, symmetric_difference};
 
 use ipam::Ipam;
-use key_space::KeySpace;
+use key_space::{KeySpace, Wish};
 use queues::Queues;
 use tags::Tags;
 
@@ -54,6 +54,39 @@ pub(crate) struct Allocations {
     pub(crate) refusals: Vec<String>,
     /// Datapath keys that got another owner since they were last taken; none for any of them.
     pub(crate) moved: Vec<Option<i64>>,
+}
+
+/// What a switch wants of the keys of datapaths; `None` when there is no such switch.
+fn datapath_wish(source: &Source, switch: Uuid, max: i64) -> Option<Wish> {
+    let row = source.row(nb::logical_switch::TABLE, switch)?;
+    let requested = row.get(nb::logical_switch::OTHER_CONFIG).get("requested-tnl-key");
+    let known = source
+        .members(&IndexKey::DatapathOfSwitch(switch))
+        .first()
+        .and_then(|datapath| source.row(sb::datapath_binding::TABLE, *datapath))
+        .map(|datapath| datapath.get(sb::datapath_binding::TUNNEL_KEY));
+    Some(Wish { owner: switch, requested: parse_request(requested, max), known })
+}
+
+/// What a port wants of the keys of its switch; `None` when there is no such port.
+fn port_wish(source: &Source, switch: Uuid, port: Uuid, max: i64) -> Option<Wish> {
+    use nb::logical_switch_port as lsp;
+    let row = source.row(lsp::TABLE, port)?;
+    let known = source
+        .members(&IndexKey::BindingByPort(row.get(lsp::NAME).clone()))
+        .first()
+        .and_then(|binding| source.row(sb::port_binding::TABLE, *binding))
+        .filter(|binding| {
+            let datapath = binding.get(sb::port_binding::DATAPATH);
+            source.members(&IndexKey::DatapathOfSwitch(switch)).contains(&datapath)
+        })
+        .map(|binding| binding.get(sb::port_binding::TUNNEL_KEY));
+    Some(Wish { owner: port, requested: parse_request(row.get(lsp::OPTIONS).get("requested-tnl-key"), max), known })
+}
+
+/// `requested-tnl-key`, if it is a key.
+fn parse_request(text: Option<&Text>, max: i64) -> Option<i64> {
+    text?.parse().ok().filter(|key| (1..=max).contains(key))
 }
 
 /// What the allocators have to look at in the next run.
@@ -111,19 +144,13 @@ impl Allocations {
             self.update_globals(source, profile, engine, &mut dirty);
         }
         let mut changed: BTreeSet<(Allocation, Uuid)> = BTreeSet::new();
-        for &switch in &dirty.switches {
-            self.update_datapath(source, switch, &mut changed);
-        }
-        for &port in &dirty.ports {
-            self.update_port_key(source, port, &mut changed);
-            changed.extend(self.tags.update(source, port).then_some((Allocation::Tag, port)));
-            changed.extend(self.queues.update(source, port).then_some((Allocation::Queue, port)));
-        }
-        for name in std::mem::take(&mut dirty.bound) {
-            if let Some(&port) = source.members(&IndexKey::PortByName(name)).first() {
-                changed.extend(self.queues.update(source, port).then_some((Allocation::Queue, port)));
-            }
-        }
+        self.update_datapath_keys(source, &dirty.switches, &mut changed);
+        self.update_port_keys(source, &dirty.ports, &mut changed);
+        changed.extend(self.tags.update(source, &dirty.ports).into_iter().map(|port| (Allocation::Tag, port)));
+        let bound = std::mem::take(&mut dirty.bound);
+        let bound = bound.into_iter().filter_map(|name| source.members(&IndexKey::PortByName(name)).first().copied());
+        let shaped: BTreeSet<Uuid> = dirty.ports.iter().copied().chain(bound).collect();
+        changed.extend(self.queues.update(source, &shaped).into_iter().map(|port| (Allocation::Queue, port)));
         let prefix = &self.globals.mac_prefix;
         for port in self.ipam.update(source, &dirty, prefix, &mut self.refusals) {
             changed.insert((Allocation::Addresses, port));
@@ -169,6 +196,10 @@ impl Allocations {
             return;
         }
         engine.touch(&Fact::Allocated(Allocation::Globals, Uuid::ZERO), Aspects::ALL);
+        if self.globals.max_datapath_key > old.max_datapath_key {
+            dirty.switches.extend(self.datapaths.waiting());
+            dirty.ports.extend(self.ports.values().flat_map(KeySpace::waiting));
+        }
         if self.globals.max_datapath_key < old.max_datapath_key {
             self.moved.push(None);
             dirty.switches.extend(self.datapaths.above(self.globals.max_datapath_key));
@@ -181,69 +212,94 @@ impl Allocations {
         }
     }
 
-    fn update_datapath(&mut self, source: &Source, switch: Uuid, changed: &mut BTreeSet<(Allocation, Uuid)>) {
-        let Some(row) = source.row(nb::logical_switch::TABLE, switch) else {
-            if self.datapaths.release(switch) {
-                changed.insert((Allocation::DatapathKey, switch));
-            }
-            self.ports.remove(&switch);
-            return;
-        };
+    fn update_datapath_keys(
+        &mut self,
+        source: &Source,
+        switches: &BTreeSet<Uuid>,
+        changed: &mut BTreeSet<(Allocation, Uuid)>,
+    ) {
         let max = self.globals.max_datapath_key;
-        let requested = row.get(nb::logical_switch::OTHER_CONFIG).get("requested-tnl-key");
-        let requested = requested.and_then(|k| k.parse().ok()).filter(|k| (1..=max).contains(k));
-        let known = source
-            .members(&IndexKey::DatapathOfSwitch(switch))
-            .first()
-            .and_then(|datapath| source.row(sb::datapath_binding::TABLE, *datapath))
-            .map(|datapath| datapath.get(sb::datapath_binding::TUNNEL_KEY));
-        let assigned = self.datapaths.assign(switch, requested, known, max);
-        if assigned.refused {
-            let name = row.get(nb::logical_switch::NAME);
-            self.refusals.push(format!(
-                "Logical switch {name} requests same tunnel key {} as another logical switch or router",
-                requested.unwrap_or_default()
-            ));
+        let mut owners = switches.clone();
+        for &switch in switches {
+            if source.row(nb::logical_switch::TABLE, switch).is_none() {
+                changed.extend(self.datapaths.release(switch).then_some((Allocation::DatapathKey, switch)));
+                self.ports.remove(&switch);
+                owners.remove(&switch);
+            }
         }
-        changed.extend(assigned.changed.into_iter().map(|s| (Allocation::DatapathKey, s)));
+        owners.extend(self.datapaths.hopeful());
+        while !owners.is_empty() {
+            let wishes: Vec<Wish> = owners.iter().filter_map(|switch| datapath_wish(source, *switch, max)).collect();
+            let assigned = self.datapaths.assign(&wishes, max);
+            let name =
+                |switch: Uuid| source.row(nb::logical_switch::TABLE, switch).map(|r| r.get(nb::logical_switch::NAME));
+            for wish in wishes.iter().filter(|wish| assigned.refused.contains(&wish.owner)) {
+                self.refusals.push(format!(
+                    "Logical switch {} requests same tunnel key {} as another logical switch or router",
+                    name(wish.owner).map(Text::as_str).unwrap_or_default(),
+                    wish.requested.unwrap_or_default()
+                ));
+            }
+            for &switch in &assigned.without {
+                let name = name(switch).map(Text::as_str).unwrap_or_default();
+                self.refusals.push(format!("all datapath tunnel ids exhausted: logical switch {name} has none"));
+            }
+            changed.extend(assigned.changed.into_iter().map(|s| (Allocation::DatapathKey, s)));
+            owners = self.datapaths.hopeful();
+        }
     }
 
-    fn update_port_key(&mut self, source: &Source, port: Uuid, changed: &mut BTreeSet<(Allocation, Uuid)>) {
+    fn update_port_keys(
+        &mut self,
+        source: &Source,
+        ports: &BTreeSet<Uuid>,
+        changed: &mut BTreeSet<(Allocation, Uuid)>,
+    ) {
         use nb::logical_switch_port as lsp;
-        let switch = source.members(&IndexKey::SwitchOfPort(port)).first().copied();
-        let row = source.row(lsp::TABLE, port);
-        if let Some(&old) = self.switch_of.get(&port)
-            && (switch != Some(old) || row.is_none())
-        {
-            self.switch_of.remove(&port);
-            if let Some(space) = self.ports.get_mut(&old) {
-                space.release(port);
-            }
-            changed.insert((Allocation::PortKey, port));
-        }
-        let (Some(switch), Some(row)) = (switch, row) else { return };
         let max = self.globals.max_port_key;
-        let requested = row.get(lsp::OPTIONS).get("requested-tnl-key");
-        let requested = requested.and_then(|k| k.parse().ok()).filter(|k| (1..=max).contains(k));
-        let known = source
-            .members(&IndexKey::BindingByPort(row.get(lsp::NAME).clone()))
-            .first()
-            .and_then(|binding| source.row(sb::port_binding::TABLE, *binding))
-            .filter(|binding| {
-                let datapath = binding.get(sb::port_binding::DATAPATH);
-                source.members(&IndexKey::DatapathOfSwitch(switch)).contains(&datapath)
-            })
-            .map(|binding| binding.get(sb::port_binding::TUNNEL_KEY));
-        self.switch_of.insert(port, switch);
-        let assigned = self.ports.entry(switch).or_default().assign(port, requested, known, max);
-        if assigned.refused {
-            self.refusals.push(format!(
-                "Logical switch port {} requests same tunnel key {} as another LSP or LRP",
-                row.get(lsp::NAME),
-                requested.unwrap_or_default()
-            ));
+        let mut spaces: BTreeMap<Uuid, BTreeSet<Uuid>> = BTreeMap::new();
+        for &port in ports {
+            let switch = source.members(&IndexKey::SwitchOfPort(port)).first().copied();
+            let now = switch.filter(|_| source.row(lsp::TABLE, port).is_some());
+            if let Some(&old) = self.switch_of.get(&port)
+                && now != Some(old)
+            {
+                self.switch_of.remove(&port);
+                if let Some(space) = self.ports.get_mut(&old) {
+                    space.release(port);
+                    // Others may have waited for it.
+                    spaces.entry(old).or_default();
+                }
+                changed.insert((Allocation::PortKey, port));
+            }
+            if let Some(switch) = now {
+                self.switch_of.insert(port, switch);
+                spaces.entry(switch).or_default().insert(port);
+            }
         }
-        changed.extend(assigned.changed.into_iter().map(|p| (Allocation::PortKey, p)));
+        for (switch, mut owners) in spaces {
+            let space = self.ports.entry(switch).or_default();
+            owners.extend(space.hopeful());
+            while !owners.is_empty() {
+                let wishes: Vec<Wish> =
+                    owners.iter().filter_map(|port| port_wish(source, switch, *port, max)).collect();
+                let assigned = space.assign(&wishes, max);
+                let name = |port: Uuid| source.row(lsp::TABLE, port).map(|row| row.get(lsp::NAME));
+                for wish in wishes.iter().filter(|wish| assigned.refused.contains(&wish.owner)) {
+                    self.refusals.push(format!(
+                        "Logical switch port {} requests same tunnel key {} as another LSP or LRP",
+                        name(wish.owner).map(Text::as_str).unwrap_or_default(),
+                        wish.requested.unwrap_or_default()
+                    ));
+                }
+                for &port in &assigned.without {
+                    let name = name(port).map(Text::as_str).unwrap_or_default();
+                    self.refusals.push(format!("all port tunnel ids exhausted: logical switch port {name} has none"));
+                }
+                changed.extend(assigned.changed.into_iter().map(|p| (Allocation::PortKey, p)));
+                owners = space.hopeful();
+            }
+        }
     }
 
     /// Takes note of a changed row that allocators look at.

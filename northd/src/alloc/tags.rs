@@ -1,6 +1,6 @@
 //! VLAN tags of nested ports (ovn-nb(5), `tag_request`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oxbow_ovsdb::{Text, Uuid};
 use oxbow_schema::nb::logical_switch_port as lsp;
@@ -13,6 +13,8 @@ use crate::source::Source;
 pub(crate) struct Tags {
     tags: FxHashMap<Uuid, (Option<Text>, i64)>,
     used: FxHashMap<Text, BTreeMap<i64, u32>>,
+    /// Ports that want a tag beside their siblings and have none, with their parents.
+    waiting: BTreeMap<Uuid, Text>,
 }
 
 impl Tags {
@@ -20,32 +22,55 @@ impl Tags {
         self.tags.get(&port).map(|(_, tag)| *tag)
     }
 
-    /// Looks at a port again; true if its tag is another now.
-    pub(crate) fn update(&mut self, source: &Source, port: Uuid) -> bool {
-        let before = self.tags.remove(&port);
-        if let Some((Some(parent), tag)) = &before {
-            self.count(parent.clone(), *tag, false);
-        }
-        let now = source.row(lsp::TABLE, port).and_then(|row| {
+    /// Looks at ports again; returns those whose tag is another now. Nothing is given out before everything that ports have is known.
+    pub(crate) fn update(&mut self, source: &Source, ports: &BTreeSet<Uuid>) -> Vec<Uuid> {
+        let mut before: BTreeMap<Uuid, Option<i64>> = BTreeMap::new();
+        for &port in ports {
+            let old = self.take(port);
+            before.insert(port, old);
+            self.waiting.remove(&port);
+            let Some(row) = source.row(lsp::TABLE, port) else { continue };
             let parent = row.get(lsp::PARENT_NAME).filter(|p| !p.is_empty()).cloned();
             let tag = match (row.get(lsp::TAG_REQUEST), &parent) {
                 (Some(requested), _) if requested != 0 => Some(requested),
                 (Some(_), Some(parent)) => {
-                    let own = row.get(lsp::TAG).or(before.as_ref().map(|(_, tag)| *tag));
-                    own.or_else(|| self.lowest_free(parent))
+                    let own = row.get(lsp::TAG).or(old);
+                    if own.is_none() {
+                        self.waiting.insert(port, parent.clone());
+                    }
+                    own
                 }
                 _ => row.get(lsp::TAG),
-            }?;
-            Some((parent, tag))
-        });
-        let changed = before.as_ref().map(|(_, tag)| *tag) != now.as_ref().map(|(_, tag)| *tag);
-        if let Some((parent, tag)) = now {
-            if let Some(parent) = &parent {
-                self.count(parent.clone(), tag, true);
+            };
+            if let Some(tag) = tag {
+                self.put(port, parent, tag);
             }
-            self.tags.insert(port, (parent, tag));
         }
-        changed
+        for (port, parent) in std::mem::take(&mut self.waiting) {
+            before.entry(port).or_default();
+            match self.lowest_free(&parent) {
+                Some(tag) => self.put(port, Some(parent), tag),
+                None => {
+                    self.waiting.insert(port, parent);
+                }
+            }
+        }
+        before.into_iter().filter(|(port, old)| self.tag(*port) != *old).map(|(port, _)| port).collect()
+    }
+
+    fn take(&mut self, port: Uuid) -> Option<i64> {
+        let (parent, tag) = self.tags.remove(&port)?;
+        if let Some(parent) = parent {
+            self.count(parent, tag, false);
+        }
+        Some(tag)
+    }
+
+    fn put(&mut self, port: Uuid, parent: Option<Text>, tag: i64) {
+        if let Some(parent) = &parent {
+            self.count(parent.clone(), tag, true);
+        }
+        self.tags.insert(port, (parent, tag));
     }
 
     fn lowest_free(&self, parent: &Text) -> Option<i64> {

@@ -38,7 +38,7 @@ impl Pass<'_> {
             }
         };
         if single.is_none() && several.is_none() {
-            // Its datapath is not wanted: no tunnel key was left. The flow waits for it.
+            // Units of a switch without a tunnel key say nothing: its datapath goes in this very run.
             return;
         }
         let hint = self.flows.hint(id);

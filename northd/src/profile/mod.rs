@@ -99,7 +99,7 @@ pub struct StagePlace {
 }
 
 /// The registers and bits that the flows of a profile use, as the text that matches and actions spell.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Registers {
     /// Hint: send to conntrack for defragmentation.
     pub conntrack_defrag: &'static str,
@@ -128,7 +128,7 @@ pub struct Registers {
 }
 
 /// What the ACL hint stages and the ACL stages tell those that follow.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AclHints {
     /// May match an allowing ACL, and the connection must be committed.
     pub allow_new: &'static str,
@@ -143,7 +143,7 @@ pub struct AclHints {
 }
 
 /// The tunnel keys of the multicast groups that northd itself makes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MulticastKeys {
     /// `_MC_flood`.
     pub flood: i64,
@@ -160,7 +160,7 @@ pub struct MulticastKeys {
 }
 
 /// What one version of northd writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Profile {
     /// The OVN release, such as `23.03`.
     pub name: &'static str,

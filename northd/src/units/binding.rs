@@ -23,10 +23,6 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(&switch) = cx.read(&Members(IndexKey::SwitchOfPort(key))).first() else { return Output::Empty };
     let Some(name) = cx.read(&Cell(lsp::NAME, key)) else { return Output::Empty };
     let Some(tunnel_key) = cx.read(&AllocatedNumber(Allocation::PortKey, key)) else { return Output::Empty };
-    // A switch for which no key is left has no row to refer to.
-    if cx.read(&AllocatedNumber(Allocation::DatapathKey, switch)).is_none() {
-        return Output::Empty;
-    }
     let Some(config) = read_switch(cx, switch) else { return Output::Empty };
     let kind_text = cx.read(&Cell(lsp::TYPE, key)).map_or("", |t| t.as_str());
     let kind = PortType::of(kind_text);

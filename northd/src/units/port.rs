@@ -6,7 +6,7 @@ use oxbow_schema::nb::logical_switch_port as lsp;
 
 use crate::address::{DynamicRequest, Mac, PortAddresses};
 use crate::program::{Compiler, Output};
-use crate::source::{AllocatedAddresses, Cell, IndexKey, Members};
+use crate::source::{AllocatedAddresses, AllocatedNumber, Allocation, Cell, IndexKey, Members};
 
 /// The type of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,14 @@ pub(crate) struct Port {
     pub(crate) port_security: bool,
 }
 
-/// Unit `port`.
+/// Unit `port`: none while no tunnel key is left for it or for its switch's datapath.
 pub(crate) fn port(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(&switch) = cx.read(&Members(IndexKey::SwitchOfPort(key))).first() else { return Output::Empty };
     let Some(name) = cx.read(&Cell(lsp::NAME, key)) else { return Output::Empty };
+    let mut has_key = |what, row| cx.read(&AllocatedNumber(what, row)).is_some();
+    if !has_key(Allocation::PortKey, key) || !has_key(Allocation::DatapathKey, switch) {
+        return Output::Empty;
+    }
     let kind = PortType::of(cx.read(&Cell(lsp::TYPE, key)).map_or("", |t| t.as_str()));
     let mut port = Port {
         switch,

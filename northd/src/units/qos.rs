@@ -8,11 +8,14 @@ use crate::profile::Stage::*;
 use crate::program::{Compiler, Output};
 use crate::source::{Cell, IndexKey, Members};
 use crate::units::flow_list::FlowList;
-use crate::units::hint_of;
+use crate::units::{hint_of, read_switch};
 
 /// Unit `qos-flows`.
 pub(crate) fn compute(compiler: &Compiler, cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(&switch) = cx.read(&Members(IndexKey::SwitchOfQos(key))).first() else { return Output::Empty };
+    if read_switch(cx, switch).is_none() {
+        return Output::Empty;
+    }
     let Some(matches) = cx.read(&Cell(qos::MATCH, key)) else { return Output::Empty };
     let priority = cx.read(&Cell(qos::PRIORITY, key)).and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
     let ingress = cx.read(&Cell(qos::DIRECTION, key)).is_some_and(|d| d == "from-lport");

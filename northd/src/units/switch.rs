@@ -5,7 +5,7 @@ use oxbow_ovsdb::Uuid;
 use oxbow_schema::nb::logical_switch;
 
 use crate::program::{Compiler, Output};
-use crate::source::{Cell, IndexKey, Members, PortTrait};
+use crate::source::{AllocatedNumber, Allocation, Cell, IndexKey, Members, PortTrait};
 
 /// The options of a switch that flows depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,9 +23,12 @@ pub(crate) struct Traits {
     pub(crate) static_flood: bool,
 }
 
-/// Unit `switch`.
+/// Unit `switch`: none while no tunnel key is left for its datapath, for nothing can refer to it then.
 pub(crate) fn switch(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
     let Some(config) = cx.read(&Cell(logical_switch::OTHER_CONFIG, key)) else { return Output::Empty };
+    if cx.read(&AllocatedNumber(Allocation::DatapathKey, key)).is_none() {
+        return Output::Empty;
+    }
     let snooping = config.get_bool("mcast_snoop", false);
     Output::Switch(Switch {
         vlan_passthru: config.get_bool("vlan-passthru", false),

@@ -1,6 +1,7 @@
 //! Two replicas and a northd between them, without servers: what a transaction says happens at once.
 
-use oxbow_northd::{Northd, Outcome, profile};
+use oxbow_northd::profile::{self, Profile};
+use oxbow_northd::{Northd, Outcome};
 use oxbow_ovsdb::{Outcome as Ended, Replica, RowChange, RowDraft, Transaction, Uuid};
 use oxbow_schema::{nb, sb};
 
@@ -8,6 +9,7 @@ pub(crate) struct Cloud {
     pub(crate) nb: Replica,
     pub(crate) sb: Replica,
     pub(crate) northd: Northd,
+    profile: &'static Profile,
     now: i64,
 }
 
@@ -27,10 +29,21 @@ pub(crate) fn committed() -> Ended {
 impl Cloud {
     /// Databases with one row of NB_Global and one of SB_Global.
     pub(crate) fn new() -> Cloud {
+        Self::with(&profile::V23_03)
+    }
+
+    /// The same where keys run out: there are so many of datapaths, and so many of ports in each.
+    pub(crate) fn with_few_keys(datapaths: i64, ports: i64) -> Cloud {
+        let profile = Profile { max_datapath_key: datapaths, max_port_key: ports, ..profile::V23_03.clone() };
+        Self::with(Box::leak(Box::new(profile)))
+    }
+
+    fn with(profile: &'static Profile) -> Cloud {
         let mut cloud = Cloud {
             nb: Replica::new(nb::DATABASE),
             sb: Replica::new(sb::DATABASE),
-            northd: Northd::new(&profile::V23_03),
+            northd: Northd::new(profile),
+            profile,
             now: 1_700_000_000_000,
         };
         let options = [("mac_prefix", "0a:00:00"), ("svc_monitor_mac", "0a:00:00:00:ff:ff")];
@@ -43,10 +56,10 @@ impl Cloud {
 
     /// The same databases under a northd that has just started.
     pub(crate) fn restarted(&self) -> Cloud {
-        let mut northd = Northd::new(&profile::V23_03);
+        let mut northd = Northd::new(self.profile);
         northd.nb_changed(&Replica::new(nb::DATABASE).changes_to(&self.nb));
         northd.sb_changed(&Replica::new(sb::DATABASE).changes_to(&self.sb));
-        Cloud { nb: self.nb.clone(), sb: self.sb.clone(), northd, now: self.now + 1000 }
+        Cloud { nb: self.nb.clone(), sb: self.sb.clone(), northd, profile: self.profile, now: self.now + 1000 }
     }
 
     pub(crate) fn put(&mut self, draft: RowDraft) -> Uuid {
