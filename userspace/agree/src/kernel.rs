@@ -5,8 +5,8 @@
 //! the CPU keeps of that.
 
 use crate::cloud::Hypervisor;
+use crate::test_run::{Came, TestRuns, Wanted, is_tagged};
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
 use oxbow_abi::topology::{
     Address, CHASSIS_DF, CHASSIS_RESOLVED, Chassis, GENEVE_OVN_CLASS, GENEVE_OVN_TYPE, GENEVE_PORT,
 };
@@ -51,6 +51,14 @@ pub enum Out {
 }
 
 impl Out {
+    /// The frame.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        match self {
+            Out::Device(_, frame) | Out::Tunnel(_, _, _, _, frame) => frame,
+        }
+    }
+
     /// Whether it is the same but for zeros up to Ethernet's minimum length, which the kernel appends to tiny frames when it takes outer
     /// headers off.
     #[must_use]
@@ -82,21 +90,11 @@ impl From<&Output> for Out {
     }
 }
 
-/// What a run by BPF_PROG_TEST_RUN came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TestRun {
-    /// What was expected.
-    Agreed,
-    /// Something else, in words.
-    Disagreed(String),
-    /// The frame cannot be judged this way.
-    NotJudged,
-}
-
 /// The programs of one hypervisor, loaded.
 pub struct Kernel {
     here: usize,
     backend: Option<Backend>,
+    test_runs: TestRuns,
     senders: BTreeMap<u32, Frames>,
     underlay: Frames,
     ears: Frames,
@@ -143,7 +141,7 @@ impl Kernel {
         };
         // Limits are for the wild: here every frame counts.
         let limits = Limits { bum_rate: 0, fdb_rate: 0, ..Limits::default() };
-        let backend = hypervisor.enter(|| -> Result<Backend> {
+        let (backend, test_runs) = hypervisor.enter(|| -> Result<(Backend, TestRuns)> {
             let mut backend = Backend::open(&config, limits)?;
             for index in &devices {
                 let role = if *index == UNDERLAY { Role::Underlay } else { Role::Vif };
@@ -164,7 +162,8 @@ impl Kernel {
             }
             backend.commit(program, &state.changes)?;
             backend.activate()?;
-            Ok(backend)
+            let test_runs = TestRuns::new(&mut backend)?;
+            Ok((backend, test_runs))
         })??;
         if let Some((_, problem)) = backend.problems().next() {
             bail!("the backend cannot hold the program of hypervisor {here}: {problem:?}");
@@ -175,7 +174,7 @@ impl Kernel {
         }
         let underlay = senders.remove(&UNDERLAY).context("no underlay device")?;
         let ears = Frames::hear_all(&guests)?;
-        Ok(Kernel { here, backend: Some(backend), senders, underlay, ears, hypervisor, _guests: guests })
+        Ok(Kernel { here, backend: Some(backend), test_runs, senders, underlay, ears, hypervisor, _guests: guests })
     }
 
     /// Whether the host's kernel throws the frame away before any program sees it, or cannot take its tags off: one that ends in a VLAN tag.
@@ -215,66 +214,28 @@ impl Kernel {
         Ok(found)
     }
 
-    /// The same by BPF_PROG_TEST_RUN: copies really leave, the last output is the program's answer and its buffer. Frames with VLAN tags, which
-    /// the kernel keeps beside the buffer, and those that it refuses to run a program on, are not judged this way.
+    /// The same by BPF_PROG_TEST_RUN: copies really leave, the last output is the program's answer and its buffer; by which device or to which
+    /// chassis each leaves the programs say. `None`: not judged this way, because the frame or what comes out has a VLAN tag, which the kernel keeps
+    /// beside the buffer, or because the kernel refuses to run a program on such a frame, as it must.
     ///
     /// # Errors
     /// When the call fails, or something comes out that no program of ours makes.
-    pub fn test_run(&mut self, ifindex: u32, frame: &[u8], expected: &[Out]) -> Result<TestRun> {
-        let tagged = |frame: &[u8]| matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]));
-        let out_tagged = |out: &Out| match out {
-            Out::Device(_, frame) | Out::Tunnel(_, _, _, _, frame) => tagged(frame),
-        };
-        if tagged(frame) || expected.iter().any(out_tagged) {
-            return Ok(TestRun::NotJudged);
+    pub fn test_run(&mut self, ifindex: u32, frame: &[u8], expected: &[Out]) -> Result<Option<Result<(), String>>> {
+        if is_tagged(frame) || expected.iter().any(|out| is_tagged(out.frame())) {
+            return Ok(None);
         }
-        let mut context = [0u8; SKB_CONTEXT];
-        context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let mut data = vec![0; frame.len() + 256];
-        let backend = self.backend.as_mut().context("no backend")?;
-        let program = backend.instance().program(Role::Vif).context("no program")?;
-        let ran = self.hypervisor.enter(|| {
-            program.test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut data),
-                ctx_in: Some(&context),
-                repeat: 1,
-                ..TestRunOptions::default()
-            })
+        let wanted = Wanted { host: false, outputs: expected };
+        let came = self.inside(|backend, test_runs, ears| {
+            test_runs.listen(backend, true)?;
+            let came = test_runs.run((backend, ears), (Role::Vif, ifindex), frame, wanted, PATIENCE)?;
+            test_runs.listen(backend, false)?;
+            Ok(came)
         })?;
-        let Ok(ran) = ran else { return Ok(TestRun::NotJudged) };
-        data.truncate(ran.data_size_out as usize);
-        let mut found = Vec::new();
-        let redirected = ran.return_value == TC_ACT_REDIRECT;
-        let copies = expected.len().saturating_sub(usize::from(redirected));
-        while let Some(received) = self.ears.receive(if found.len() < copies { PATIENCE } else { GRACE })? {
-            found.push(heard(received)?);
-        }
-        // What is expected and has not left as a copy must be the answer, and nothing else may be.
-        let mut left: Vec<&Out> = expected.iter().collect();
-        let mut strangers = Vec::new();
-        for out in &found {
-            match left.iter().position(|wanted| out.same_but_padding(wanted)) {
-                Some(at) => drop(left.remove(at)),
-                None => strangers.push(out),
-            }
-        }
-        let answer = match left.as_slice() {
-            [] => ran.return_value == TC_ACT_SHOT,
-            [wanted @ Out::Device(index, _)] => {
-                redirected && Out::Device(*index, data.clone()).same_but_padding(wanted)
-            }
-            [wanted] => redirected && decapsulate(&data).is_ok_and(|out| out.same_but_padding(wanted)),
-            _ => false,
-        };
-        let agreed = strangers.is_empty() && answer;
-        if agreed {
-            return Ok(TestRun::Agreed);
-        }
-        let answer = ran.return_value;
-        Ok(TestRun::Disagreed(format!(
-            "answer {answer}, buffer {data:02x?}, copies {found:02x?}, expected {expected:02x?}"
-        )))
+        Ok(match came {
+            Came::Right => Some(Ok(())),
+            Came::Refused => None,
+            Came::Wrong(text) => Some(Err(format!("{text}expected {expected:02x?}"))),
+        })
     }
 
     /// The loaded programs and their maps, for what needs no namespace.
@@ -282,17 +243,17 @@ impl Kernel {
         self.backend.as_mut().context("no backend")
     }
 
-    /// Runs `work` in the hypervisor's namespace, with its backend and the ears of all guests and of the underlay.
+    /// Runs `work` in the hypervisor's namespace, with its backend, test runs and the ears of all guests and of the underlay.
     ///
     /// # Errors
     /// When the namespace cannot be entered, and what `work` returns.
     pub(crate) fn inside<T: Send>(
         &mut self,
-        work: impl FnOnce(&mut Backend, &Frames) -> Result<T> + Send,
+        work: impl FnOnce(&mut Backend, &mut TestRuns, &Frames) -> Result<T> + Send,
     ) -> Result<T> {
-        let Kernel { backend, ears, hypervisor, .. } = self;
+        let Kernel { backend, test_runs, ears, hypervisor, .. } = self;
         let backend = backend.as_mut().context("no backend")?;
-        hypervisor.enter(|| work(backend, ears))?
+        hypervisor.enter(|| work(backend, test_runs, ears))?
     }
 
     /// Throws a frame at the underlay device as it is and returns what comes out, sorted. `expected`: how many frames to wait for.

@@ -22,6 +22,7 @@ pub mod microflow;
 pub mod parsers;
 pub mod session;
 pub mod southbound;
+mod test_run;
 pub mod topology;
 pub mod trace;
 

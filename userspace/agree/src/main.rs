@@ -165,7 +165,11 @@ fn hostile(args: &Args, contents: &[Contents], frames: u64) -> Result<bool> {
     for (reason, n) in &sum.drops {
         println!("dropped, as the reference says: {n:>9} {reason}");
     }
-    println!("frames that the kernel runs no program on: {}", sum.refused);
+    println!("frames that the kernel runs no program on, as predicted: {}", sum.refused);
+    println!(
+        "came out of tunnels: {}; test runs whose outputs' devices the programs told: {}",
+        sum.from_tunnels, sum.told
+    );
     let (runs, wire, wrong) = (sum.test_runs, sum.wire, sum.disagreements);
     println!("hostile: {runs} test runs, {wire} over devices, disagreements {wrong}");
     // Where nearly nothing is run nothing is shown.
@@ -175,6 +179,10 @@ fn hostile(args: &Args, contents: &[Contents], frames: u64) -> Result<bool> {
         sum.refused,
         runs + sum.refused
     );
+    let shown = [("came out of a tunnel", sum.from_tunnels), ("was told of by the programs as it came out", sum.told)];
+    if let Some((what, _)) = shown.iter().find(|(_, n)| frames >= 20_000 && *n == 0) {
+        bail!("of {} frames none {what}", runs + wire);
+    }
     Ok(wrong == 0)
 }
 

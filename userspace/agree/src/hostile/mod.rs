@@ -10,8 +10,9 @@ pub mod outer;
 mod run;
 
 use crate::generator::{Generator, Identity};
-use crate::kernel::{Kernel, Out, UNDERLAY, ip4};
+use crate::kernel::{Kernel, UNDERLAY, ip4};
 use crate::session::Session;
+use crate::test_run::{LONGEST, is_tagged};
 use anyhow::{Context as _, Result};
 use damage::Damage;
 use options::Path;
@@ -19,7 +20,7 @@ use outer::Outer;
 use oxbow_pipeline::ir::{Location, PortKind};
 use oxbow_pipeline::reference::Arrival;
 use oxbow_testkit::random::Random;
-use run::{Case, Expected, Where};
+use run::{Case, Expected, How, Where};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -30,8 +31,12 @@ pub struct Tally {
     pub test_runs: u64,
     /// Frames over real devices.
     pub wire: u64,
+    /// Of the test runs, those of which a copy came out and the programs said where.
+    pub told: u64,
     /// Of all, frames of which a copy came out.
     pub delivered: u64,
+    /// Of these, frames that came in by the underlay.
+    pub from_tunnels: u64,
     /// Of all, frames that are the host's.
     pub host: u64,
     /// Drops by reason, copies counted singly.
@@ -46,7 +51,9 @@ impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.test_runs += other.test_runs;
         self.wire += other.wire;
+        self.told += other.told;
         self.delivered += other.delivered;
+        self.from_tunnels += other.from_tunnels;
         self.host += other.host;
         for (reason, n) in other.drops {
             *self.drops.entry(reason).or_default() += n;
@@ -95,12 +102,17 @@ pub fn judge(
         };
         // A hypervisor without guests has its underlay.
         let kind = if maker.senders[here].is_empty() { Kind::Underlay } else { kind };
-        let wire = matches!(kind, Kind::Tagged) || maker.random.one_in(WIRE);
+        let how = match kind {
+            Kind::Tagged => How::Devices,
+            _ if maker.random.one_in(WIRE) => How::Devices,
+            _ if maker.random.one_in(2) => How::TestRuns,
+            _ => How::ToldTestRuns,
+        };
         round += 1;
         let cases = maker.batch(session, here, &kind)?;
         let program = session.cloud.hypervisor(here).context("no such hypervisor")?.compiler.program();
         let kernel = session.kernels.get_mut(here).context("no such hypervisor")?;
-        let found = run::batch(kernel, program, &cases, wire, &mut tally)?;
+        let found = run::batch(kernel, program, &cases, how, &mut tally)?;
         for text in found {
             if tally.disagreements < show {
                 tell(&format!("hypervisor {here}: {text}"));
@@ -118,7 +130,11 @@ pub fn judge(
 pub struct Entry {
     session: Session,
     maker: Maker,
+    tally: Tally,
 }
+
+/// Bit of the first byte of an input: the frame arrives on the underlay.
+pub const UNDERLAY_PLACE: u8 = 0x80;
 
 impl Entry {
     /// A random cloud of two hypervisors.
@@ -129,28 +145,39 @@ impl Entry {
         let lines = crate::topology::random(seed);
         let session = Session::start(2, |nb| nb.nbctl(&lines.lines().collect::<Vec<_>>().join(" -- ")).map(|_| ()))?;
         let maker = Maker::new(&session, seed)?;
-        Ok(Entry { session, maker })
+        Ok(Entry { session, maker, tally: Tally::default() })
     }
 
-    /// The first byte says where the rest arrives. What is wrong, a text each; frames that need real devices are not judged.
+    /// What came of all inputs so far.
+    #[must_use]
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The first byte says where the rest arrives: bit 0 on which hypervisor, [`UNDERLAY_PLACE`] whether on its underlay, the others on which of its
+    /// VIFs (on the underlay, if it has none). What is wrong, a text each; frames that need real devices, and longer ones than every kernel takes in
+    /// a test run, are not judged.
     ///
     /// # Errors
     /// When a judge fails.
     pub fn judge(&mut self, input: &[u8]) -> Result<Vec<String>> {
         let Some((&place, frame)) = input.split_first() else { return Ok(Vec::new()) };
-        if frame.len() < 14 || is_tagged(frame) {
+        if is_tagged(frame) || frame.len() > LONGEST {
             return Ok(Vec::new());
         }
         let here = usize::from(place & 1);
         let senders = &self.maker.senders[here];
-        let at = usize::from(place >> 1) % (senders.len() + 1);
-        let case = match senders.get(at) {
-            Some((ifindex, _)) => Case {
-                hypervisor: here,
-                at: Where::Vif(*ifindex),
-                expected: Expected::Reference(Arrival::Device { ifindex: *ifindex }),
-                frame: frame.to_vec(),
-            },
+        let vif = usize::from((place & !UNDERLAY_PLACE) >> 1).checked_rem(senders.len());
+        let case = match vif.filter(|_| place & UNDERLAY_PLACE == 0) {
+            Some(at) => {
+                let ifindex = senders[at].0;
+                Case {
+                    hypervisor: here,
+                    at: Where::Vif(ifindex),
+                    expected: Expected::Reference(Arrival::Device { ifindex }),
+                    frame: frame.to_vec(),
+                }
+            }
             None => {
                 let addresses = [ip4(0).into(), ip4(1).into()];
                 let expected = match outer::read(frame, &addresses[here..=here], &addresses[1 - here..=1 - here]) {
@@ -163,7 +190,7 @@ impl Entry {
         };
         let program = self.session.cloud.hypervisor(here).context("no such hypervisor")?.compiler.program();
         let kernel = self.session.kernels.get_mut(here).context("no such hypervisor")?;
-        run::batch(kernel, program, &[case], false, &mut Tally::default())
+        run::batch(kernel, program, &[case], How::ToldTestRuns, &mut self.tally)
     }
 }
 
@@ -281,18 +308,6 @@ impl Maker {
             Case { hypervisor: here, at: Where::Underlay, expected, frame }
         };
         Ok(all.into_iter().map(case).filter(|case| case.frame.len() >= 14 && !is_tagged(&case.frame)).collect())
-    }
-}
-
-/// Whether the kernel keeps a tag of this frame beside its buffer.
-fn is_tagged(frame: &[u8]) -> bool {
-    matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]))
-}
-
-/// Whether an output has a tag, which BPF_PROG_TEST_RUN does not show.
-fn out_is_tagged(out: &Out) -> bool {
-    match out {
-        Out::Device(_, frame) | Out::Tunnel(_, _, _, _, frame) => is_tagged(frame),
     }
 }
 

@@ -1,11 +1,9 @@
 //! A batch of hostile frames through the programs, each judged; then the programs' drop counters against the reference's reasons.
 
-use super::{Tally, index, is_tagged, out_is_tagged};
-use crate::kernel::{
-    Kernel, Out, SKB_CONTEXT, SKB_IFINDEX, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, decapsulate, heard,
-};
-use anyhow::{Context as _, Result};
-use aya::programs::{TestRun as _, TestRunOptions};
+use super::{Tally, index};
+use crate::kernel::{Kernel, Out};
+use crate::test_run::{Came, TestRuns, Wanted, hex, is_tagged};
+use anyhow::Result;
 use oxbow_abi::reason::Reason;
 use oxbow_backend_bpf::Backend;
 use oxbow_backend_bpf::kernel::Role;
@@ -23,6 +21,17 @@ pub(super) enum Where {
     Vif(u32),
     /// On the underlay.
     Underlay,
+}
+
+/// How frames are given to the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Over real devices.
+    Devices,
+    /// By BPF_PROG_TEST_RUN, with all caches. The device of the last output is not seen.
+    TestRuns,
+    /// By BPF_PROG_TEST_RUN, while the programs say where each copy leaves.
+    ToldTestRuns,
 }
 
 /// Who says what must become of a frame.
@@ -129,29 +138,26 @@ pub(super) fn batch(
     kernel: &mut Kernel,
     program: &Program,
     cases: &[Case],
-    wire: bool,
+    how: How,
     tally: &mut Tally,
 ) -> Result<Vec<String>> {
     let fates: Vec<Fate> = cases.iter().map(|case| Fate::of(program, case)).collect();
     let before = counted(kernel.backend()?)?;
     let mut judged = vec![true; cases.len()];
     let mut wrong = Vec::new();
-    if wire {
-        over_devices(kernel, cases, &fates, &mut judged, tally, &mut wrong)?;
-    } else {
-        kernel.inside(|backend, ears| test_runs(backend, ears, cases, &fates, &mut judged, tally, &mut wrong))?;
-    }
+    ran(kernel, how, cases, &fates, &mut judged, tally, &mut wrong)?;
     let after = counted(kernel.backend()?)?;
     let mut expected = Reasons::new();
-    let ran = || fates.iter().zip(&judged).filter(|(_, judged)| **judged).map(|(fate, _)| fate);
-    for fate in ran() {
+    let ran = cases.iter().zip(&fates).zip(&judged).filter(|(_, judged)| **judged).map(|(both, _)| both);
+    for (case, fate) in ran {
         fate.drops.iter().for_each(|reason| *expected.entry(reason).or_default() += 1);
         tally.delivered += u64::from(!fate.outputs.is_empty());
+        tally.from_tunnels += u64::from(case.at == Where::Underlay && !fate.outputs.is_empty());
         tally.host += u64::from(fate.host);
     }
     let found = since(&before, &after);
     if found != expected && wrong.is_empty() {
-        wrong.push(culprit(kernel, cases, &fates, wire, &expected, &found)?);
+        wrong.push(culprit(kernel, cases, &fates, how, &expected, &found)?);
     }
     for (reason, n) in found {
         *tally.drops.entry(reason).or_default() += n;
@@ -159,88 +165,59 @@ pub(super) fn batch(
     Ok(wrong)
 }
 
-/// By BPF_PROG_TEST_RUN, in the hypervisor's namespace.
-fn test_runs(
-    backend: &mut Backend,
-    ears: &Frames,
+/// Runs the cases: which were judged, and what is wrong.
+fn ran(
+    kernel: &mut Kernel,
+    how: How,
     cases: &[Case],
     fates: &[Fate],
     judged: &mut [bool],
     tally: &mut Tally,
     wrong: &mut Vec<String>,
 ) -> Result<()> {
+    let listen = match how {
+        How::Devices => return over_devices(kernel, cases, fates, judged, tally, wrong),
+        How::TestRuns => false,
+        How::ToldTestRuns => true,
+    };
+    kernel.inside(|backend, runs, ears| test_runs((backend, runs, ears), listen, cases, fates, judged, tally, wrong))
+}
+
+/// By BPF_PROG_TEST_RUN, in the hypervisor's namespace. `listen`: the programs say by which device or to which chassis each copy leaves.
+fn test_runs(
+    (backend, runs, ears): (&mut Backend, &mut TestRuns, &Frames),
+    listen: bool,
+    cases: &[Case],
+    fates: &[Fate],
+    judged: &mut [bool],
+    tally: &mut Tally,
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    runs.listen(backend, listen)?;
     for ((case, fate), judged) in cases.iter().zip(fates).zip(judged) {
-        match test_run(backend, ears, case, fate)? {
-            None => {
+        let role = if case.at == Where::Underlay { Role::Underlay } else { Role::Vif };
+        let wanted = Wanted { host: fate.host, outputs: &fate.outputs };
+        let before = counted(backend)?;
+        match runs.run((backend, ears), (role, index(case.at)), &case.frame, wanted, Duration::ZERO)? {
+            Came::Refused => {
                 *judged = false;
                 tally.refused += 1;
             }
-            Some(result) => {
+            Came::Right => {
                 tally.test_runs += 1;
-                if let Err(text) = result {
-                    wrong.push(text);
-                }
+                tally.told += u64::from(listen && !fate.outputs.is_empty());
+            }
+            Came::Wrong(text) => {
+                tally.test_runs += 1;
+                let drops = since(&before, &counted(backend)?);
+                wrong.push(format!("{}{text}drops {drops:?}\n", describe(case, fate)));
             }
         }
         if fate.learned {
             backend.age_fdb(0)?;
         }
     }
-    Ok(())
-}
-
-/// `None`: the kernel refuses to run a program on such a frame.
-fn test_run(backend: &mut Backend, ears: &Frames, case: &Case, fate: &Fate) -> Result<Option<Result<(), String>>> {
-    let mut context = [0u8; SKB_CONTEXT];
-    context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&index(case.at).to_ne_bytes());
-    let role = if case.at == Where::Underlay { Role::Underlay } else { Role::Vif };
-    let mut data = vec![0; case.frame.len() + 256];
-    let before = counted(backend)?;
-    let ran = backend.instance().program(role).context("no program")?.test_run(TestRunOptions {
-        data_in: Some(&case.frame),
-        data_out: Some(&mut data),
-        ctx_in: Some(&context),
-        repeat: 1,
-        ..TestRunOptions::default()
-    });
-    let Ok(ran) = ran else { return Ok(None) };
-    data.truncate(ran.data_size_out as usize);
-    let mut copies = Vec::new();
-    while let Some(received) = ears.receive(Duration::ZERO)? {
-        copies.push(heard(received)?);
-    }
-    // What is expected and has not left as a copy must be the answer, and nothing else may be.
-    let mut left: Vec<&Out> = fate.outputs.iter().collect();
-    let mut strangers = Vec::new();
-    for out in &copies {
-        match left.iter().position(|wanted| out.same_but_padding(wanted)) {
-            Some(at) => drop(left.remove(at)),
-            None => strangers.push(out),
-        }
-    }
-    let answer = match left.as_slice() {
-        [] if fate.host => ran.return_value == TC_ACT_UNSPEC && data == case.frame,
-        [] => ran.return_value == TC_ACT_SHOT,
-        [wanted] if ran.return_value == TC_ACT_REDIRECT => match wanted {
-            // The tag is beside the buffer.
-            _ if out_is_tagged(wanted) => true,
-            Out::Device(index, _) => Out::Device(*index, data.clone()).same_but_padding(wanted),
-            Out::Tunnel(..) => decapsulate(&data).is_ok_and(|out| out.same_but_padding(wanted)),
-        },
-        _ => false,
-    };
-    if strangers.is_empty() && answer {
-        return Ok(Some(Ok(())));
-    }
-    let mut text = describe(case, fate);
-    let drops = since(&before, &counted(backend)?);
-    let _ = writeln!(
-        text,
-        "answer {}, drops {drops:?}, buffer {}, strangers {strangers:02x?}",
-        ran.return_value,
-        hex(&data)
-    );
-    Ok(Some(Err(text)))
+    runs.listen(backend, false)
 }
 
 /// Each frame that does not come out costs the time it is waited for.
@@ -292,7 +269,7 @@ fn culprit(
     kernel: &mut Kernel,
     cases: &[Case],
     fates: &[Fate],
-    wire: bool,
+    how: How,
     expected: &Reasons,
     found: &Reasons,
 ) -> Result<String> {
@@ -301,12 +278,7 @@ fn culprit(
         let before = counted(kernel.backend()?)?;
         let one = (std::slice::from_ref(case), std::slice::from_ref(fate));
         let mut judged = [true];
-        if wire {
-            over_devices(kernel, one.0, one.1, &mut judged, &mut tally, &mut wrong)?;
-        } else {
-            kernel
-                .inside(|backend, ears| test_runs(backend, ears, one.0, one.1, &mut judged, &mut tally, &mut wrong))?;
-        }
+        ran(kernel, how, one.0, one.1, &mut judged, &mut tally, &mut wrong)?;
         let after = counted(kernel.backend()?)?;
         let mut wanted = Reasons::new();
         if judged[0] {
@@ -338,8 +310,4 @@ fn describe(case: &Case, fate: &Fate) -> String {
     }
     let _ = writeln!(text, "so these drops: {:?}", fate.drops);
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
