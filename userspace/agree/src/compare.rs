@@ -145,16 +145,27 @@ fn abstains(south: &Southbound, sender: &PortRow, fields: &Fields, outcomes: &[O
     if learned && fields.get(Field::EthSrc) == fields.get(Field::EthDst) {
         return Some("ovn-trace does not learn addresses, so it does not know the sender's own");
     }
-    let elements =
-        |port: &PortRow| port.port.port_security.iter().filter_map(|text| text.parse::<Element>().ok()).collect();
-    let with = |list: Vec<Element>, field| -> Vec<Element> {
-        list.into_iter().filter(|element| u128::from(element.mac.0) == fields.get(field)).collect()
+    // What applies to the packet, at its sender and at receivers.
+    let with = |port: &PortRow, field| -> Vec<(Element, bool)> {
+        let texts = port.port.port_security.iter();
+        let elements = texts.filter_map(|text| Some((text.parse::<Element>().ok()?, text.contains(','))));
+        elements.filter(|(element, _)| u128::from(element.mac.0) == fields.get(field)).collect()
     };
-    let own: Vec<Element> = with(elements(sender), Field::EthSrc);
-    let theirs =
-        south.ports.values().filter(|port| port.port.datapath == sender.port.datapath).flat_map(elements).collect();
-    let theirs: Vec<Element> = with(theirs, Field::EthDst);
-    if own.iter().chain(&theirs).any(has_mask) {
+    let own = with(sender, Field::EthSrc);
+    let here = south.ports.values().filter(|port| port.port.datapath == sender.port.datapath);
+    let theirs: Vec<(Element, bool)> = here.flat_map(|port| with(port, Field::EthDst)).collect();
+    let v6 = fields.get(Field::EthType) == 0x86dd;
+    let v4 = matches!(fields.get(Field::EthType), 0x0800 | 0x0806);
+    let dropped = |outcome: &Outcome| outcome.drops.iter().any(|drop| drop.reason == Reason::LogicalFlow);
+    if (v4 || v6) && outcomes.iter().any(dropped) && own.iter().chain(&theirs).any(|(_, commas)| *commas) {
+        return Some("ovn-trace reads no addresses behind commas in port security, so it restricts none");
+    }
+    let unmarked =
+        |list: Vec<(Element, bool)>| -> Vec<Element> { list.into_iter().map(|(element, _)| element).collect() };
+    let (own, theirs) = (unmarked(own), unmarked(theirs));
+    let subnet = |element: &Element| v4 && subnet4(element) || v6 && subnet6(element);
+    let broadcasts = |element: &Element| v4 && is_broadcast(element, fields.get(Field::Ip4Dst));
+    if own.iter().chain(&theirs).any(subnet) || theirs.iter().any(broadcasts) {
         return Some("ovn-trace knows no subnets and their broadcast addresses in port security (ovn-nb(5) does)");
     }
     if !own.is_empty() && fields.get(Field::EthType) == 0x86dd && fields.get(Field::Ip6Src) == 0 {
@@ -162,8 +173,6 @@ fn abstains(south: &Southbound, sender: &PortRow, fields: &Fields, outcomes: &[O
             "ovn-trace does not let through all that a host sends from the unspecified address while it joins",
         );
     }
-    let v6 = fields.get(Field::EthType) == 0x86dd;
-    let v4 = matches!(fields.get(Field::EthType), 0x0800 | 0x0806);
     if own.iter().any(|e| v6 && e.ip6.is_empty() && !e.ip4.is_empty() || v4 && e.ip4.is_empty() && !e.ip6.is_empty()) {
         return Some("ovn-trace lets an element with addresses of one family only send the other (ovn-nb(5) does not)");
     }
@@ -177,9 +186,20 @@ fn abstains(south: &Southbound, sender: &PortRow, fields: &Fields, outcomes: &[O
     None
 }
 
-/// Whether an element has addresses with masks.
-fn has_mask(element: &Element) -> bool {
-    element.ip4.iter().any(|(_, length)| *length < 32) || element.ip6.iter().any(|(_, length)| *length < 128)
+/// Whether an element has IPv4 subnets: addresses whose host part is zero.
+fn subnet4(element: &Element) -> bool {
+    element.ip4.iter().any(|(ip, length)| *length < 32 && u32::from(*ip).trailing_zeros() >= 32 - u32::from(*length))
+}
+
+/// The same of IPv6.
+fn subnet6(element: &Element) -> bool {
+    element.ip6.iter().any(|(ip, length)| *length < 128 && u128::from(*ip).trailing_zeros() >= 128 - u32::from(*length))
+}
+
+/// Whether this is the broadcast address of a subnet of which an element has an address.
+fn is_broadcast(element: &Element, address: u128) -> bool {
+    let host = |length: u8| u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    element.ip4.iter().any(|(ip, length)| *length < 32 && u128::from(u32::from(*ip) | host(*length)) == address)
 }
 
 /// The packet as ovn-trace says it is delivered.

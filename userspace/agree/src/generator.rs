@@ -54,20 +54,44 @@ fn link_local(mac: [u8; 6]) -> [u8; 16] {
     [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }
 
+/// Addresses around a subnet: one inside, its last one, and one in the neighboring subnet. `None` without a prefix.
+fn edges<const N: usize>(address: [u8; N], prefix: Option<&str>) -> Option<[[u8; N]; 3]> {
+    let prefix = prefix?;
+    let length = match prefix.parse::<std::net::Ipv4Addr>() {
+        Ok(mask) => u32::from(mask).leading_ones() as usize,
+        Err(_) => prefix.parse().ok()?,
+    };
+    let host = |at: usize| at >= length;
+    let made = |bit: &dyn Fn(usize, bool) -> bool| {
+        let mut made = [0; N];
+        for at in 0..N * 8 {
+            made[at / 8] |= u8::from(bit(at, address[at / 8] >> (7 - at % 8) & 1 == 1)) << (7 - at % 8);
+        }
+        made
+    };
+    let inside = made(&|at, was| if host(at) { at % 3 == 0 } else { was });
+    let last = made(&|at, was| host(at) || was);
+    let outside = made(&|at, was| if host(at) { false } else { was != (at + 1 == length) });
+    Some([inside, last, outside])
+}
+
 impl Identity {
-    /// The addresses in texts such as Port_Binding.mac and port_security hold.
+    /// The addresses in texts such as Port_Binding.mac and port_security hold; of a subnet also one inside it, its last one and one that is not in it.
     #[must_use]
     pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Identity {
         let mut identity = Identity::default();
         for word in texts.into_iter().flat_map(|text| text.split([' ', ','])) {
-            let address = word.split('/').next().unwrap_or_default();
+            let (address, prefix) =
+                word.split_once('/').map_or((word, None), |(address, prefix)| (address, Some(prefix)));
             if let Some(mac) = mac(address) {
                 identity.macs.push(mac);
                 identity.ip6.push(link_local(mac));
             } else if let Ok(ip) = address.parse::<std::net::Ipv4Addr>() {
                 identity.ip4.push(ip.octets());
+                identity.ip4.extend(edges(ip.octets(), prefix).into_iter().flatten());
             } else if let Ok(ip) = address.parse::<std::net::Ipv6Addr>() {
                 identity.ip6.push(ip.octets());
+                identity.ip6.extend(edges(ip.octets(), prefix).into_iter().flatten());
             }
         }
         identity
@@ -338,4 +362,30 @@ fn checksum(bytes: &[u8], before: u32) -> [u8; 2] {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     (!(sum as u16)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_give_addresses_inside_and_outside() {
+        let identity = Identity::of(["00:00:00:00:00:01 10.0.0.0/24, 10.1.2.3/255.255.255.254 10.9.9.9", "0.0.0.0/0"]);
+        let expected = [
+            [10, 0, 0, 0],
+            [10, 0, 0, 0b1001_0010],
+            [10, 0, 0, 255],
+            [10, 0, 1, 0],
+            [10, 1, 2, 3],
+            [10, 1, 2, 2],
+            [10, 1, 2, 3],
+            [10, 1, 2, 0],
+            [10, 9, 9, 9],
+            [0, 0, 0, 0],
+            [0b1001_0010, 0b0100_1001, 0b0010_0100, 0b1001_0010],
+            [255; 4],
+            [0; 4],
+        ];
+        assert_eq!(identity.ip4, expected);
+    }
 }

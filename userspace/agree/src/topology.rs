@@ -5,7 +5,7 @@ use oxbow_testkit::random::Random;
 /// A random network: commands for `ovn-nbctl`, one a line. Everything in it is valid and needs no conntrack.
 ///
 /// One to three switches, each with two to six ports of every kind that a switch can have: addresses of one or both families or unknown, port
-/// security of every form, nested ports, localports, a localnet port, disabled ports; stateless ACLs on switches and port groups, with address
+/// security of every form (no addresses, one or several, with and without masks, multicast, several elements), nested ports, localports, a localnet port, disabled ports; stateless ACLs on switches and port groups, with address
 /// sets; VLAN passthrough and broadcast ARP options.
 #[must_use]
 pub fn random(seed: u64) -> String {
@@ -34,6 +34,8 @@ impl Topology {
     fn switch(&mut self, n: usize) {
         let switch = format!("sw{n}");
         self.say(format!("ls-add {switch}"));
+        // northd gives keys in the order of random row identifiers; with these the same seed is the same network.
+        self.say(format!("set Logical_Switch {switch} other_config:requested-tnl-key={}", n + 1));
         if self.random.one_in(4) {
             self.say(format!("set Logical_Switch {switch} other_config:vlan-passthru=true"));
         }
@@ -43,6 +45,7 @@ impl Topology {
         let ports = 2 + self.random.below(5);
         for port in 0..ports {
             self.port(&switch, n, port);
+            self.say(format!("set Logical_Switch_Port {switch}p{port} options:requested-tnl-key={}", port + 1));
         }
         for acl in 0..self.random.below(4) {
             self.acl(&switch, n, acl);
@@ -86,14 +89,52 @@ impl Topology {
             _ => {}
         }
         self.say(format!("lsp-set-addresses {port} {addresses}"));
-        match self.random.below(4) {
-            0 => self.say(format!("lsp-set-port-security {port} '{mac}{ips}'")),
-            1 => self.say(format!(
-                "lsp-set-port-security {port} '{mac}{ips}' '02:00:00:00:{n:02x}:{p:02x} 10.0.2.{p} fd02::{p}'"
-            )),
-            _ => {}
+        if let Some(elements) = self.port_security(&mac, &ips, n, p) {
+            self.say(format!("lsp-set-port-security {port} {elements}"));
         }
         self.ports.push(port);
+    }
+
+    /// Elements of port security of every form that ovn-nb(5) allows; none for half of the ports.
+    fn port_security(&mut self, mac: &str, ips: &str, n: usize, p: usize) -> Option<String> {
+        let (v4, v6) = (format!("10.0.0.{}", p + 1), format!("fd00::{:x}", p + 1));
+        let second = format!("02:00:00:00:{n:02x}:{p:02x}");
+        Some(match self.random.below(16) {
+            0..=7 => return None,
+            8 => format!("'{mac}{ips}'"),
+            9 => format!("'{mac}{ips}' '{second} 10.0.2.{p} fd02::{p}'"),
+            10 => mac.to_owned(),
+            // A subnet, and an address with the size of its subnet.
+            11 => format!("'{mac} 10.0.0.0/24 fd00::/64'"),
+            12 => format!("'{mac} {v4}/29 {v6}/64'"),
+            13 => format!("{mac} '{second} {v4}/24' '02:00:00:01:{n:02x}:{p:02x}{ips}'"),
+            14 => format!("'{mac}, {v4}, {v6}'"),
+            _ => format!("'{mac}{}' '{second}{}'", self.security_addresses(p), self.security_addresses(p)),
+        })
+    }
+
+    /// One to four addresses of any kind, with and without masks.
+    fn security_addresses(&mut self, p: usize) -> String {
+        let k = p + 1;
+        let pool = [
+            format!("10.0.0.{k}"),
+            format!("10.0.0.{k}/32"),
+            format!("10.0.0.{}/31", k & !1),
+            format!("10.0.0.{k}/255.255.255.0"),
+            format!("10.0.{k}.0/255.255.255.0"),
+            "10.0.0.4/30".to_owned(),
+            "0.0.0.0/0".to_owned(),
+            "224.0.0.1".to_owned(),
+            "239.0.0.0/8".to_owned(),
+            format!("fd00::{k:x}"),
+            format!("fd00::{k:x}/128"),
+            format!("fd00::{k:x}/120"),
+            "fd00::4/126".to_owned(),
+            "::/0".to_owned(),
+            "ff02::1".to_owned(),
+            "ff02::/16".to_owned(),
+        ];
+        (0..1 + self.random.below(4)).map(|_| format!(" {}", self.random.pick(&pool))).collect()
     }
 
     fn matching(&mut self, direction: &str, switch: &str) -> String {
