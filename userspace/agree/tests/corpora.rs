@@ -3,9 +3,13 @@
 use anyhow::{Context as _, Result, ensure};
 use oxbow_agree::generator::Identity;
 use oxbow_agree::hostile::options::{Path, around, options};
+use oxbow_agree::hostile::{Entry, UNDERLAY_PLACE};
 use oxbow_agree::{Generator, Random, Southbound, parsers};
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+/// Key of the multicast group of all ports of a datapath.
+const FLOOD: u32 = 0x8000;
 
 fn directory(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -31,22 +35,32 @@ fn frames() -> Vec<Vec<u8>> {
     (0..40).map(|_| generator.frame(&identity).bytes).collect()
 }
 
+/// Five in eight between the tunnel endpoints of two hypervisors (to the first), in its networks, to ports and to the flood group of them; what is
+/// inside is a broadcast in every other.
 fn tunnels() -> Vec<Vec<u8>> {
     let mut random = Random::new(6);
     let path = |n: usize| {
         let (from, to) = match n % 8 {
             0 => (IpAddr::from([198, 51, 100, 1]), IpAddr::from([192, 0, 2, 1])),
             1 => (IpAddr::from([192, 0, 2, 2]), IpAddr::from([198, 51, 100, 2])),
-            2 | 3 => {
+            2 => {
                 let six = |last| IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
                 (six(2), six(1))
             }
             _ => (IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 1])),
         };
-        Path { from, to, network: 7, ports: 3 << 16 | 4 }
+        let outport = [FLOOD, 1, FLOOD, 2, FLOOD, 3][n / 3 % 6];
+        Path { from, to, network: 1 + n as u32 % 3, ports: 2 << 16 | outport }
     };
     let inner = frames();
-    (0..40).map(|n| around(path(n), &options(&mut random, 3 << 16 | 4), &inner[n])).collect()
+    let tunnel = |(n, inner): (usize, &Vec<u8>)| {
+        let (path, mut inner) = (path(n), inner.clone());
+        if n % 2 == 0 {
+            inner[..6].fill(0xff);
+        }
+        around(path, &options(&mut random, path.ports), &inner)
+    };
+    inner.iter().enumerate().map(tunnel).collect()
 }
 
 #[test]
@@ -77,15 +91,23 @@ fn the_parsers_agree_about_outer_headers() -> Result<()> {
 
 #[test]
 fn the_programs_agree_with_the_reference() -> Result<()> {
-    let places = |frames: Vec<Vec<u8>>, underlay: bool| -> Vec<Vec<u8>> {
-        let at = |n: usize| if underlay { 0xff } else { n as u8 };
-        frames.into_iter().enumerate().map(|(n, frame)| [vec![at(n)], frame].concat()).collect()
+    let places = |frames: Vec<Vec<u8>>, place: fn(usize) -> u8| -> Vec<Vec<u8>> {
+        frames.into_iter().enumerate().map(|(n, frame)| [vec![place(n)], frame].concat()).collect()
     };
-    let seeds = corpus("programs", || [places(frames(), false), places(tunnels(), true)].concat())?;
-    let mut entry = oxbow_agree::hostile::Entry::start(1)?;
+    let make = || [places(frames(), |n| n as u8), places(tunnels(), |_| UNDERLAY_PLACE)].concat();
+    let seeds = corpus("programs", make)?;
+    let mut entry = Entry::start(1)?;
     for seed in seeds {
         let wrong = entry.judge(&seed)?;
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+    // Each half of the beginnings gets into its program, and something of it out again.
+    let tally = entry.tally();
+    let (vifs, tunnels) = (tally.delivered - tally.from_tunnels, tally.from_tunnels);
+    ensure!(vifs >= 5 && tunnels >= 5, "came out of VIFs' frames {vifs}, of tunnels {tunnels}: {tally:?}");
+    ensure!(tally.told == tally.delivered, "{tally:?}");
+    for reason in ["unknown-peer", "bad-tunnel-header"] {
+        ensure!(tally.drops.contains_key(reason), "no frame is dropped for {reason}: {tally:?}");
     }
     Ok(())
 }
