@@ -19,7 +19,7 @@ struct Plain {
 }
 
 /// Port security of ports s1, s2, …
-const SECURITY: [&str; 8] = [
+const SECURITY: [&str; 12] = [
     "00:00:00:00:01:01",
     "'00:00:00:00:01:02 10.0.0.2'",
     "'00:00:00:00:01:03 10.0.0.3/24'",
@@ -28,6 +28,10 @@ const SECURITY: [&str; 8] = [
     "'00:00:00:00:01:06 fd00::6/64 fd01::/32'",
     "'00:00:00:00:01:07 10.0.0.7 fd00::7'",
     "'00:00:00:00:01:08 10.0.0.8 10.0.2.8/16 fd00::8' 00:00:00:00:02:08",
+    "'00:00:00:00:01:09 0.0.0.0/0 ::/0'",
+    "'00:00:00:00:01:0a 10.0.0.10/255.255.255.0 10.0.3.0/255.255.255.0 10.0.0.11/32'",
+    "'00:00:00:00:01:0b 10.0.0.4/31 10.0.0.7/31 224.0.0.1 239.0.0.0/8'",
+    "'00:00:00:00:01:0c fd00::4/126 fd00::c/128 ff02::1 ff02::/16 fe80::/10'",
 ];
 
 fn number(text: &str) -> Result<u128> {
@@ -140,7 +144,10 @@ fn ours(compiler: &Compiler, datapath: DatapathKey) -> BTreeSet<Plain> {
                     .flat_map(|before: BTreeMap<Field, (u128, u128)>| {
                         alternatives.iter().map(move |m| {
                             let mut dims = before.clone();
-                            dims.insert(dim.field, (m.value, m.mask));
+                            // Any value at all: no condition in OpenFlow.
+                            if m.mask != 0 {
+                                dims.insert(dim.field, (m.value, m.mask));
+                            }
                             dims
                         })
                     })
@@ -214,7 +221,7 @@ fn sub_tables_are_those_of_ovn_controller() {
             }
             compiler.commit();
             let datapath = south.ports.get("s1").context("no port s1")?.port.datapath;
-            let v4_only = ["s2", "s3", "s4"].iter().filter_map(|name| south.ports.get(*name));
+            let v4_only = ["s2", "s3", "s4", "s10", "s11"].iter().filter_map(|name| south.ports.get(*name));
             let v4_only = v4_only.map(|row| u128::from(row.port.key.0)).collect();
             let ours = comparable(ours(&compiler, datapath), &v4_only);
             assert!(ours.len() > 100, "{ours:#?}");
