@@ -179,6 +179,36 @@ fn a_commit_ends_what_cpus_keep_and_their_hits_are_the_verdicts() {
     });
 }
 
+/// The number of a logical flow that is gone counts for the next one that has it from zero; the others go on.
+#[test]
+fn a_number_that_another_logical_flow_gets_counts_anew() {
+    let rules = |switch: &mut Switch| {
+        let mut rules = forwarding(switch);
+        rules.push(responder(switch, 0));
+        rules
+    };
+    with(rules, |mut loaded| {
+        let arp = frame(0x806);
+        assert_eq!((loaded.send(&arp), loaded.send(&arp)), (SHOT, SHOT));
+        let gone = loaded.switch.program.rules(table()).find(|rule| rule.priority == 50).cloned().unwrap();
+        let stays = loaded.switch.program.rules(table()).find(|rule| rule.priority == 0).cloned().unwrap();
+        assert_eq!(loaded.send(&frame(0x88b5)), REDIRECT);
+        let mut counted = |loaded: &mut Loaded| {
+            [&gone, &stays].map(|rule| loaded.backend.instance().counters.lflow(rule.lflow.0).unwrap().packets)
+        };
+        assert_eq!(counted(&mut loaded), [2, 1]);
+        loaded.commit(&Changes {
+            rules_removed: vec![Arc::clone(&gone)],
+            flows_gone: vec![gone.lflow],
+            ..Changes::default()
+        });
+        assert_eq!(counted(&mut loaded), [0, 1]);
+        loaded.commit(&Changes { rules_added: vec![Arc::clone(&gone)], ..Changes::default() });
+        assert_eq!(loaded.send(&arp), SHOT);
+        assert_eq!(counted(&mut loaded), [1, 1]);
+    });
+}
+
 fn table() -> oxbow_pipeline::ir::TableId {
     oxbow_pipeline::ir::TableId { datapath: cloud::SWITCH, pipeline: Pipeline::Ingress, stage: 0 }
 }

@@ -304,6 +304,11 @@ impl Desired {
         keys.into_iter().map(|(key, content)| (key.clone(), flow_text(key, &content))).collect()
     }
 
+    /// A flow as it should be, as ovs-ofctl(8) reads it.
+    pub(crate) fn text(&self, key: &FlowKey) -> Option<String> {
+        self.flows.get(key)?.content().map(|content| flow_text(key, &content))
+    }
+
     /// All groups as they should be, by number: `type=all,bucket=…`.
     pub(crate) fn groups(&self) -> &BTreeMap<u32, Arc<str>> {
         &self.groups

@@ -80,7 +80,7 @@ impl Follower {
                     self.refusals = 0;
                     return Err(SwitchError::Failed { bridge, what: format!("more than {REFUSALS} flows refused") });
                 }
-                if self.model.refuse(program, &about, &reason) {
+                if self.model.refuse(program, &about, &line, &reason) {
                     return Ok(None);
                 }
                 Err(SwitchError::Refused { bridge, at, line, reason })

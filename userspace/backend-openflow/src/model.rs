@@ -193,8 +193,12 @@ impl Model {
     }
 
     /// The switch refuses a line. Returns whether there is something that can still be done about it: then the differences are others now.
-    pub(crate) fn refuse(&mut self, program: &Program, about: &About, why: &str) -> bool {
+    pub(crate) fn refuse(&mut self, program: &Program, about: &About, line: &str, why: &str) -> bool {
         let (About::Write(key) | About::Delete(key)) = about else { return false };
+        // The program may have changed while the switch was asked: nobody wants any more what it refused.
+        if matches!(about, About::Write(_)) && self.desired.text(key).is_none_or(|text| !line.ends_with(&text)) {
+            return true;
+        }
         self.desired.owners(key).into_iter().any(|owner| match owner {
             Owner::Rule(id) => self.rules.refuse(&mut self.desired, program, id, why),
             _ => false,

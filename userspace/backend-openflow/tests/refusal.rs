@@ -1,7 +1,7 @@
 //! A switch that refuses: the flow is traced to its rule, closed by name, and the rest comes into force.
 
 use oxbow_backend_openflow::switch::Difference;
-use oxbow_backend_openflow::{Backend, Learned, Switch, SwitchError, Wiring};
+use oxbow_backend_openflow::{Backend, Follower, Learned, Switch, SwitchError, Wiring};
 use oxbow_pipeline::compile::{Compiler, DatapathInfo, FlowRow};
 use oxbow_pipeline::ir::{Consequence, DatapathKey, FlowUuid, LflowId, Pipeline};
 use std::collections::BTreeMap;
@@ -130,6 +130,42 @@ fn refused_actions_drop_their_match_and_the_rest_comes_into_force() {
         assert!(taken.contains("priority=10,metadata=0x1,ip,actions=drop"), "{taken}");
         assert!(taken.contains("priority=5,metadata=0x1,actions=drop"), "{taken}");
     }
+}
+
+#[test]
+fn what_was_refused_of_a_rule_that_is_another_by_now_is_not_charged_to_it() {
+    let mut switch = Picky { refuses: vec!["set_field:7->nw_ttl"], ..Picky::default() };
+    let taken = Arc::clone(&switch.taken);
+    let mut follower = Follower::new();
+    follower.set_wiring(Wiring::default());
+    let mut compiler = compiler(&[(10, "ip4", "ip.ttl = 7; outport = \"a\"; output;")]);
+    let changes = compiler.commit();
+    follower.follow(compiler.program(), &changes, &cookie);
+    // Three times, which is more than a rule is forgiven.
+    for ttl in [8, 7, 9, 7, 6] {
+        let exchange = follower.begin().unwrap_or_else(|| panic!("something to tell before {ttl}"));
+        let outcome = exchange.execute(&mut switch);
+        let refused = outcome.is_err();
+        // While the switch is asked the logical flow changes.
+        compiler.set_flow(FlowRow {
+            uuid: FlowUuid(1),
+            datapaths: vec![DatapathKey(1)],
+            pipeline: Pipeline::Ingress,
+            stage: 0,
+            priority: 10,
+            matches: "ip4".into(),
+            actions: format!("ip.ttl = {ttl}; outport = \"a\"; output;").into(),
+            stage_name: "".into(),
+        });
+        let changes = compiler.commit();
+        follower.follow(compiler.program(), &changes, &cookie);
+        assert_eq!(follower.end(compiler.program(), outcome).expect("tried again").is_none(), refused, "ttl {ttl}");
+    }
+    let outcome = follower.begin().expect("the last change").execute(&mut switch);
+    follower.end(compiler.program(), outcome).expect("in force");
+    assert_eq!(follower.problems().count(), 0);
+    let taken = taken.lock().expect("one thread").join("\n");
+    assert!(taken.contains("set_field:6->nw_ttl"), "{taken}");
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub struct Backend {
     ports: Ports,
     groups: Groups,
     dirty_fdb: Vec<(DatapathKey, Mac)>,
+    /// Numbers of logical flows that are gone and whose counters are still as they left them.
+    flows_gone: Vec<u32>,
     shortages: Vec<Shortage>,
     chassis: BTreeMap<ChassisId, Chassis>,
     raised_chassis: Vec<ChassisId>,
@@ -151,6 +153,7 @@ impl Backend {
             ports: Ports::default(),
             groups: Groups::default(),
             dirty_fdb: Vec::new(),
+            flows_gone: Vec::new(),
             shortages: Vec::new(),
             chassis: BTreeMap::new(),
             raised_chassis: Vec::new(),
@@ -210,6 +213,7 @@ impl Backend {
             self.groups.mark(datapath, group);
         }
         self.dirty_fdb.extend_from_slice(&changes.fdb);
+        self.flows_gone.extend(changes.flows_gone.iter().map(|flow| flow.0));
     }
 
     fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
@@ -243,7 +247,15 @@ impl Backend {
             waited += start.elapsed();
             result = self.put_in_force(program);
         }
-        result.map(|done| Committed { waited, ..done })
+        let done = result?;
+        // Before the next commit, in which other flows may have the numbers.
+        let countable = self.instance.counters.lflow_capacity();
+        while let Some(number) = self.flows_gone.pop() {
+            if number < countable {
+                self.instance.counters.restart_lflow(number)?;
+            }
+        }
+        Ok(Committed { waited, ..done })
     }
 
     /// Learns which grace periods are over, without waiting for one.

@@ -2,7 +2,7 @@
 
 use super::map::MapFailure;
 use crate::Plain;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use oxbow_abi::reason::Reason;
 use oxbow_abi::stats::Counter;
 
@@ -46,6 +46,15 @@ impl Counters {
     /// Packets that walked through a logical flow (hits in the verdict cache are not in it).
     pub fn lflow(&self, index: u32) -> Result<Counter, MapFailure> {
         sum(&self.lflows, "OX_LFLOWS", index)
+    }
+
+    /// Begins to count a logical flow anew: the number is another one's from now on.
+    pub(crate) fn restart_lflow(&mut self, index: u32) -> Result<(), MapFailure> {
+        let failure = |source| MapFailure::Map { map: "OX_LFLOWS", source };
+        let cpus = self.lflows.get(&index, 0).map_err(failure)?.len();
+        let none = PerCpuValues::try_from(vec![Plain(Counter::default()); cpus])
+            .map_err(|error| failure(aya::maps::MapError::IoError(error)))?;
+        self.lflows.set(index, none, 0).map_err(failure)
     }
 
     /// One of `oxbow_abi::stats::total`.

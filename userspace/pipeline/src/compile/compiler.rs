@@ -73,8 +73,10 @@ impl Numbers {
         self.returned.push(number);
     }
 
-    fn commit(&mut self) {
-        self.free.append(&mut self.returned);
+    /// Numbers given back are free from now on; returns them.
+    fn commit(&mut self) -> Vec<u32> {
+        self.free.extend_from_slice(&self.returned);
+        std::mem::take(&mut self.returned)
     }
 }
 
@@ -575,7 +577,7 @@ impl Compiler {
             self.texts.sweep();
         }
         self.rule_numbers.commit();
-        self.lflow_numbers.commit();
+        changes.flows_gone = self.lflow_numbers.commit().into_iter().map(LflowId).collect();
         changes
     }
 

@@ -182,6 +182,19 @@ fn an_action_list_that_does_not_compile_drops_its_match() {
 }
 
 #[test]
+fn a_flow_that_goes_is_named_before_its_number_is_another_ones() {
+    let mut compiler = switch(forwarding(1));
+    let first = compiler.set_flow(ingress(10, 1, 5, "tcp", "drop;"));
+    assert!(compiler.commit().flows_gone.is_empty());
+    compiler.remove_flow(FlowUuid(10));
+    let other = compiler.set_flow(ingress(11, 1, 5, "udp", "drop;"));
+    assert_ne!(first, other, "the rules of the old one are still in force");
+    assert_eq!(compiler.commit().flows_gone, [first]);
+    assert_eq!(compiler.set_flow(ingress(12, 1, 5, "icmp4", "drop;")), first);
+    assert!(compiler.commit().flows_gone.is_empty());
+}
+
+#[test]
 fn an_address_set_changes_by_elements() {
     let mut flows = forwarding(1);
     flows.push(ingress(10, 1, 5, "ip4.src == $bad && tcp.dst == {22, 80}", "drop;"));

@@ -1,6 +1,6 @@
 //! What a commit changed, so that a backend can follow without looking at anything else.
 
-use super::{ChassisId, DatapathKey, GroupKey, Mac, Masked, PortKey, Rule, SetId, SubRule};
+use super::{ChassisId, DatapathKey, GroupKey, LflowId, Mac, Masked, PortKey, Rule, SetId, SubRule};
 use std::sync::Arc;
 
 /// The difference between a program before and after a commit. An id occurs at most once among the added and once among the removed ones;
@@ -29,6 +29,8 @@ pub struct Changes {
     pub chassis: Vec<ChassisId>,
     /// FDB entries that changed, are new or gone.
     pub fdb: Vec<(DatapathKey, Mac)>,
+    /// Logical flows that are gone; other flows may have their numbers from the next commit on.
+    pub flows_gone: Vec<LflowId>,
 }
 
 impl Changes {
@@ -47,6 +49,7 @@ impl Changes {
             groups,
             chassis,
             fdb,
+            flows_gone,
         } = self;
         rules_removed.is_empty()
             && rules_added.is_empty()
@@ -59,5 +62,6 @@ impl Changes {
             && groups.is_empty()
             && chassis.is_empty()
             && fdb.is_empty()
+            && flows_gone.is_empty()
     }
 }
