@@ -96,8 +96,8 @@ pub fn judge(
     while tally.test_runs + tally.wire + tally.refused < frames {
         let here = round % session.kernels.len();
         let kind = match round / session.kernels.len() % 5 {
-            0 | 1 => Kind::Guest,
-            2 | 3 => Kind::Underlay,
+            0 | 2 => Kind::Guest,
+            1 | 3 => Kind::Underlay,
             _ => Kind::Tagged,
         };
         // A hypervisor without guests has its underlay.
