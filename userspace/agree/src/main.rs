@@ -165,7 +165,10 @@ fn hostile(args: &Args, contents: &[Contents], frames: u64) -> Result<bool> {
     for (reason, n) in &sum.drops {
         println!("dropped, as the reference says: {n:>9} {reason}");
     }
-    println!("frames that the kernel runs no program on, as predicted: {}", sum.refused);
+    println!(
+        "frames that the kernel refuses to run a program on, as predicted, and that went over devices: {}",
+        sum.refused
+    );
     println!(
         "came out of tunnels: {}; test runs whose outputs' devices the programs told: {}",
         sum.from_tunnels, sum.told
