@@ -57,7 +57,7 @@ const PHASES: &[Phase] = &[
 /// How short the short form of `agree` is.
 const AGREE: &[&str] = &["agree", "--hypervisors", "2", "--packets", "2000", "--seed", "1"];
 /// How short the short form of the hostile packets is.
-const HOSTILE: &[&str] = &["agree", "--hostile", "150000", "--topologies", "6", "--seed", "1"];
+const HOSTILE: &[&str] = &["agree", "--hostile", "150000", "--topologies", "6", "--hypervisors", "3", "--seed", "1"];
 
 /// What of `vm` is quick: the gate.
 const VM: &[&str] = &["vm", "--ring", "load", "--kernel", "6.1", "--also", "new"];

@@ -100,7 +100,7 @@ pub enum Reason {
     PortNotServed,
     /// It would leave by the port it came in by.
     Loopback,
-    /// From a localport, and would leave the chassis.
+    /// From a localport, and would leave the chassis: once for each chassis it would go to.
     LocalOnly,
     /// The group has no members here, or is not known.
     GroupEmpty,

@@ -238,6 +238,21 @@ fn a_group_reaches_local_ports_and_each_chassis_once() {
 }
 
 #[test]
+fn what_a_localport_sends_to_a_group_is_kept_from_each_chassis() {
+    let mut compiler = switch(&[("1", "outport = \"flood\"; output;")]);
+    let there = |chassis| Location::Remote { chassis: ChassisId(chassis) };
+    compiler.set_port(port(8, "s", there(3)));
+    compiler.set_port(port(9, "t", there(2)));
+    compiler.set_chassis(Chassis { id: ChassisId(3), name: "hv3".into(), encap: None });
+    let members = [1, 4, 8, 9].map(PortKey).to_vec();
+    compiler.set_group(Group { datapath: DP, key: FLOOD, name: "flood".into(), members });
+    compiler.commit();
+    let frame = packet(false, 17, None, [10; 16], &[]);
+    assert_eq!(told(&from(&compiler, 1, &frame)), (vec![], vec![2, 3], vec![Reason::Loopback]));
+    assert_eq!(told(&from(&compiler, 5, &frame)), (vec![1], vec![], vec![Reason::LocalOnly; 2]));
+}
+
+#[test]
 fn unicast_goes_where_the_port_is() {
     let to = |name: &str| switch(&[("1", &format!("outport = \"{name}\"; output;"))]);
     let frame = packet(true, 6, None, [0x20; 16], &[]);

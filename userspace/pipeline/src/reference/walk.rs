@@ -397,7 +397,7 @@ impl<'a> Walk<'a> {
         }
         let inport = packet.port(Field::InPort);
         if self.program.port(datapath, inport).is_some_and(|port| port.kind == PortKind::Localport) {
-            return self.drop_packet(Reason::LocalOnly, by, outport);
+            return chassis.iter().for_each(|_| self.drop_packet(Reason::LocalOnly, by, outport));
         }
         for chassis in chassis {
             let destination = Destination::Tunnel { chassis, datapath, inport, outport };
