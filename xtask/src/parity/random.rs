@@ -1,8 +1,13 @@
 //! Random sequences of valid changes to logical switches.
 
+mod acl;
+mod addressing;
+mod chassis;
+
 use std::fmt::Write as _;
 
 use super::generator::Random;
+use addressing::{addresses, ipv4, ipv6, mac, net};
 
 /// Changes in one sequence; longer runs consist of several, each on fresh databases.
 pub(super) const SEQUENCE: usize = 25;
@@ -12,6 +17,8 @@ struct Port {
     switch: String,
     /// Can be the parent of nested ports: an ordinary VIF.
     vif: bool,
+    /// Has an address from its switch's pool, or waits for one.
+    dynamic: bool,
 }
 
 /// What the sequence has built so far.
@@ -23,6 +30,7 @@ struct Model {
     sets: Vec<String>,
     meters: Vec<String>,
     chassis: Vec<String>,
+    acls: Vec<acl::Acl>,
     named: usize,
 }
 
@@ -47,43 +55,13 @@ pub(super) fn script(steps: &[String]) -> String {
     })
 }
 
-fn mac(random: &mut Random) -> String {
-    format!("50:54:00:00:{:02x}:{:02x}", random.below(4), random.below(256))
-}
-
-/// An address within the subnet that switch number `subnet` may have.
-fn ipv4(random: &mut Random) -> String {
-    format!("10.0.{}.{}", random.below(3), 2 + random.below(250))
-}
-
-fn ipv6(random: &mut Random) -> String {
-    format!("fd0{}::{:x}", random.below(3), 1 + random.below(0xffff))
-}
-
-/// One element of `lsp-set-addresses`.
-fn address(random: &mut Random) -> String {
-    match random.below(8) {
-        0 => mac(random),
-        1 | 2 => format!("{} {}", mac(random), ipv4(random)),
-        3 => format!("{} {} {}", mac(random), ipv4(random), ipv6(random)),
-        4 => format!("{} {} {}", mac(random), ipv4(random), ipv4(random)),
-        5 => format!("{} {}", mac(random), ipv6(random)),
-        6 => "unknown".to_owned(),
-        _ => match random.below(3) {
-            0 => "dynamic".to_owned(),
-            1 => format!("{} dynamic", mac(random)),
-            _ => format!("dynamic {}", ipv4(random)),
-        },
-    }
-}
-
-fn security(random: &mut Random) -> String {
+fn security(random: &mut Random, net: usize) -> String {
     match random.below(5) {
         0 => mac(random),
-        1 => format!("{} {}", mac(random), ipv4(random)),
-        2 => format!("{} {}/24 {}", mac(random), ipv4(random), ipv6(random)),
-        3 => format!("{} {}", mac(random), ipv6(random)),
-        _ => format!("{} {} {}", mac(random), ipv4(random), ipv4(random)),
+        1 => format!("{} {}", mac(random), ipv4(random, net)),
+        2 => format!("{} {}/24 {}", mac(random), ipv4(random, net), ipv6(random, net)),
+        3 => format!("{} {}", mac(random), ipv6(random, net)),
+        _ => format!("{} {} {}", mac(random), ipv4(random, net), ipv4(random, net)),
     }
 }
 
@@ -95,18 +73,27 @@ fn quoted(items: &[String]) -> String {
 fn change(random: &mut Random, model: &mut Model) -> Option<String> {
     model.named += 1;
     let fresh = model.named;
-    match random.below(120) {
+    match random.below(170) {
         100..110 => service(random, model, fresh),
         110..115 => global_options(random),
         115..120 => Some(several(random, model, fresh)),
+        120..155 => acl::change(random, model, fresh),
+        155..162 => addressing::change_pool(random, model),
+        162..165 => addressing::fixed_from_pool(random, model),
+        165..170 => chassis::change(random, model, fresh),
         0..8 if model.switches.len() < 4 => {
             let name = format!("sw{fresh}");
+            let config = if random.chance(60) { addressing::pool(random, &name) } else { String::new() };
             model.switches.push(name.clone());
-            Some(format!("ovn-nbctl ls-add {name}"))
+            Some(match config.as_str() {
+                "" => format!("ovn-nbctl ls-add {name}"),
+                config => format!("ovn-nbctl ls-add {name} -- set Logical_Switch {name}{config}"),
+            })
         }
         8..11 if model.switches.len() > 1 => {
             let name = model.switches.swap_remove(random.below(model.switches.len()));
             model.ports.retain(|port| port.switch != name);
+            acl::forget(model, &name);
             Some(format!("ovn-nbctl --if-exists ls-del {name}"))
         }
         11..35 => add_port(random, model, fresh),
@@ -116,16 +103,18 @@ fn change(random: &mut Random, model: &mut Model) -> Option<String> {
             Some(format!("ovn-nbctl --if-exists lsp-del {}", port.name))
         }
         41..51 => {
-            let port = random.pick(&model.ports)?.name.clone();
+            let at = random.below(model.ports.len().max(1));
+            let port = model.ports.get_mut(at)?;
             let count = random.below(3);
-            let addresses: Vec<String> = (0..count).map(|_| address(random)).collect();
-            Some(format!("ovn-nbctl lsp-set-addresses {port}{}", quoted(&addresses)))
+            let addresses = addresses(random, &port.switch, count, fresh);
+            port.dynamic = addresses.dynamic;
+            Some(format!("ovn-nbctl lsp-set-addresses {}{}", port.name, quoted(&addresses.elements)))
         }
         51..59 => {
-            let port = random.pick(&model.ports)?.name.clone();
+            let port = random.pick(&model.ports)?.clone();
             let count = random.below(3);
-            let addresses: Vec<String> = (0..count).map(|_| security(random)).collect();
-            Some(format!("ovn-nbctl lsp-set-port-security {port}{}", quoted(&addresses)))
+            let addresses: Vec<String> = (0..count).map(|_| security(random, net(&port.switch))).collect();
+            Some(format!("ovn-nbctl lsp-set-port-security {}{}", port.name, quoted(&addresses)))
         }
         59..64 => {
             let port = random.pick(&model.ports)?.name.clone();
@@ -133,29 +122,18 @@ fn change(random: &mut Random, model: &mut Model) -> Option<String> {
             Some(format!("ovn-nbctl lsp-set-enabled {port} {state}"))
         }
         64..72 => switch_config(random, model),
-        72..77 => port_options(random, model),
-        77..84 => port_group(random, model, fresh),
-        84..91 => address_set(random, model, fresh),
-        91..95 if model.chassis.len() < 2 => {
-            let name = format!("ch{fresh}");
-            model.chassis.push(name.clone());
-            Some(format!("ovn-sbctl chassis-add {name} geneve 192.0.2.{}", model.chassis.len()))
-        }
-        _ => {
-            let port = random.pick(&model.ports)?.name.clone();
-            if random.chance(30) {
-                return Some(format!("ovn-sbctl --if-exists lsp-unbind {port}"));
-            }
-            let chassis = random.pick(&model.chassis)?;
-            Some(format!("ovn-sbctl lsp-unbind {port} -- lsp-bind {port} {chassis}"))
-        }
+        72..79 => port_options(random, model),
+        79..85 => port_group(random, model, fresh),
+        85..91 => address_set(random, model, fresh),
+        _ => chassis::change(random, model, fresh),
     }
 }
 
 fn add_port(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
     let switch = random.pick(&model.switches)?.clone();
     let name = format!("lp{fresh}");
-    let mut vif = true;
+    let net = net(&switch);
+    let (mut vif, mut dynamic) = (true, false);
     let command = match random.below(12) {
         0 => {
             vif = false;
@@ -172,14 +150,15 @@ fn add_port(random: &mut Random, model: &mut Model, fresh: usize) -> Option<Stri
             format!(
                 "ovn-nbctl lsp-add {switch} {name} -- lsp-set-type {name} localport -- lsp-set-addresses {name} \"{} {}\"",
                 mac(random),
-                ipv4(random)
+                ipv4(random, net)
             )
         }
         2 => {
             vif = false;
+            let chassis = random.pick(&model.chassis).map_or("nowhere", String::as_str);
             format!(
                 "ovn-nbctl lsp-add {switch} {name} -- lsp-set-type {name} l2gateway -- lsp-set-addresses {name} unknown \
-                 -- lsp-set-options {name} network_name=physnet0 l2gateway-chassis=ch1"
+                 -- lsp-set-options {name} network_name=physnet0 l2gateway-chassis={chassis}"
             )
         }
         3 => {
@@ -190,40 +169,37 @@ fn add_port(random: &mut Random, model: &mut Model, fresh: usize) -> Option<Stri
             format!(
                 "ovn-nbctl lsp-add {switch} {name} {parent} {tag} -- lsp-set-addresses {name} \"{} {}\"",
                 mac(random),
-                ipv4(random)
+                ipv4(random, net)
             )
         }
         _ => {
-            let first = address(random);
+            let first = addresses(random, &switch, 1, fresh);
+            dynamic = first.dynamic;
             let secured = if random.chance(40) {
-                format!(" -- lsp-set-port-security {name} \"{}\"", security(random))
+                format!(" -- lsp-set-port-security {name} \"{}\"", security(random, net))
             } else {
                 String::new()
             };
-            format!("ovn-nbctl lsp-add {switch} {name} -- lsp-set-addresses {name} \"{first}\"{secured}")
+            format!("ovn-nbctl lsp-add {switch} {name} -- lsp-set-addresses {name}{}{secured}", quoted(&first.elements))
         }
     };
-    model.ports.push(Port { name, switch, vif });
+    model.ports.push(Port { name, switch, vif, dynamic });
     Some(command)
 }
 
 fn switch_config(random: &mut Random, model: &Model) -> Option<String> {
     let switch = random.pick(&model.switches)?;
     let set = |pair: &str| format!("ovn-nbctl set Logical_Switch {switch} other_config:{pair}");
-    Some(match random.below(12) {
-        8 => set(&format!("mcast_snoop={}", random.one_of(&["true", "false"]))),
-        9 => set(&format!("mcast_flood_unregistered={}", random.one_of(&["true", "false"]))),
-        10 => set(&format!("mcast_querier=false mcast_table_size={}", 10 + random.below(90)))
+    Some(match random.below(8) {
+        0 => set(&format!("mcast_snoop={}", random.one_of(&["true", "false"]))),
+        1 => set(&format!("mcast_flood_unregistered={}", random.one_of(&["true", "false"]))),
+        2 => set(&format!("mcast_querier=false mcast_table_size={}", 10 + random.below(90)))
             .replace(" mcast_table_size", " other_config:mcast_table_size"),
-        11 => set(&format!("fdb_age_threshold={}", 100 * random.below(4))),
-        0 => set(&format!("subnet=10.0.{}.0/24", random.below(3))),
-        1 => set(&format!("exclude_ips=\"10.0.{0}.2..10.0.{0}.9 10.0.{0}.30\"", random.below(3))),
-        2 => set(&format!("ipv6_prefix=fd0{}::", random.below(3))),
-        3 => set(&format!("mac_only={}", random.one_of(&["true", "false"]))),
+        3 => set(&format!("fdb_age_threshold={}", 100 * random.below(4))),
         4 => set(&format!("broadcast-arps-to-all-routers={}", random.one_of(&["true", "false"]))),
         5 => set(&format!("vlan-passthru={}", random.one_of(&["true", "false"]))),
         6 => {
-            let key = random.one_of(&["subnet", "exclude_ips", "ipv6_prefix", "mac_only", "vlan-passthru"]);
+            let key = random.one_of(&["mcast_snoop", "fdb_age_threshold", "vlan-passthru"]);
             format!("ovn-nbctl remove Logical_Switch {switch} other_config {key}")
         }
         _ => format!("ovn-nbctl set Logical_Switch {switch} external_ids:note={}", random.below(9)),
@@ -233,11 +209,11 @@ fn switch_config(random: &mut Random, model: &Model) -> Option<String> {
 fn port_options(random: &mut Random, model: &Model) -> Option<String> {
     let port = &random.pick(&model.ports)?.name;
     let set = |pair: &str| format!("ovn-nbctl set Logical_Switch_Port {port} {pair}");
-    Some(match random.below(9) {
+    Some(match random.below(11) {
+        0 | 9 | 10 => set(&format!("'options:requested-chassis=\"{}\"'", chassis::requested(random, model))),
         6 => set(&format!("options:arp_proxy=10.9.{}.0/24", random.below(3))),
         7 => set(&format!("options:disable_arp_nd_rsp={}", random.one_of(&["true", "false"]))),
         8 => format!("ovn-nbctl clear Logical_Switch_Port {port} options"),
-        0 => set(&format!("options:requested-chassis=ch{}", 1 + random.below(9))),
         1 => set(&format!("options:qos_max_rate={}", 1000 * random.below(9))),
         2 => set("options:nat-addresses=router"),
         3 => format!("ovn-nbctl remove Logical_Switch_Port {port} options requested-chassis"),
@@ -260,6 +236,7 @@ fn port_group(random: &mut Random, model: &mut Model, fresh: usize) -> Option<St
         }
         1 if !model.groups.is_empty() => {
             let name = model.groups.swap_remove(random.below(model.groups.len()));
+            acl::forget(model, &name);
             Some(format!("ovn-nbctl pg-del {name}"))
         }
         _ => {
@@ -275,7 +252,7 @@ fn port_group(random: &mut Random, model: &mut Model, fresh: usize) -> Option<St
 
 fn address_set(random: &mut Random, model: &mut Model, fresh: usize) -> Option<String> {
     let element =
-        |random: &mut Random| if random.chance(70) { ipv4(random) } else { format!("\\\"{}\\\"", ipv6(random)) };
+        |random: &mut Random| if random.chance(70) { ipv4(random, 0) } else { format!("\\\"{}\\\"", ipv6(random, 0)) };
     match random.below(5) {
         0 if model.sets.len() < 4 => {
             let name = format!("as{fresh}");
@@ -306,7 +283,7 @@ fn service(random: &mut Random, model: &mut Model, fresh: usize) -> Option<Strin
     match random.below(6) {
         0 => {
             let switch = random.pick(&model.switches)?;
-            let (host, address) = (random.below(9), ipv4(random));
+            let (host, address) = (random.below(9), ipv4(random, 0));
             Some(format!(
                 "ovn-nbctl -- --id=@d create DNS 'records={{\"vm{host}.example.org\"=\"{address}\"}}' \
                  -- add Logical_Switch {switch} dns_records @d >/dev/null"
@@ -378,7 +355,7 @@ fn several(random: &mut Random, model: &mut Model, fresh: usize) -> String {
             fresh % 250
         );
         let _ = write!(command, " -- lsp-add {switch} {port} -- lsp-set-addresses {port} \"{address}\"");
-        model.ports.push(Port { name: port.clone(), switch: switch.clone(), vif: true });
+        model.ports.push(Port { name: port.clone(), switch: switch.clone(), vif: true, dynamic: false });
     }
     model.switches.push(switch);
     if random.chance(50) {
