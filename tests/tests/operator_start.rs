@@ -229,10 +229,12 @@ fn a_missing_or_foreign_object_and_a_missing_bpffs_are_named() -> Result<()> {
         host.exit_controller(false)?;
         host.set_node_arguments(&[]);
         host.start_controller()?;
-        wait_until("no problem", PATIENCE, || {
-            let text = host.appctl("debug/problems")?;
-            Ok(Look::when(!text.contains("dataplane"), || text))
+        wait_until("the dataplane in force", PATIENCE, || {
+            let text = host.appctl("debug/dataplane")?;
+            Ok(Look::when(text.contains(", active,"), || text))
         })?;
+        let problems = host.appctl("debug/problems")?;
+        ensure!(!problems.contains("dataplane"), "{problems}");
         wait_until("the warning of a private bpffs", PATIENCE, || {
             let log = host.controller_log();
             Ok(Look::when(log.contains("/sys/fs/bpf is not the host's"), || log))

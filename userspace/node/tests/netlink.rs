@@ -5,7 +5,8 @@ use oxbow_node::netlink::{
     Addresses, Change, Monitor, NeighbourKey, Neighbours, Requester, create_pair, delete_link, dump_links, route_to,
     set_mac, set_mtu, set_up,
 };
-use oxbow_testkit::{Netns, link};
+use oxbow_testkit::wait::{Look, PATIENCE};
+use oxbow_testkit::{Netns, link, wait_until};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -110,6 +111,8 @@ fn the_way_to_a_peer_is_found_and_its_neighbour_resolved() {
         link::address(ns, "eth0", &format!("2001:db8::{last}/64")).expect("address");
     }
     here.ip("route add 198.51.100.0/24 via 192.0.2.2 mtu 1380").expect("route");
+    // Who does not answer is given up sooner than after three seconds.
+    here.ip("ntable change name arp_cache dev eth0 retrans 100").expect("the time between solicitations");
     here.enter(|| {
         block_on(async {
             let monitor = Monitor::open().expect("monitor");
@@ -138,6 +141,14 @@ fn the_way_to_a_peer_is_found_and_its_neighbour_resolved() {
             }
             // One that nobody answers for stays unknown, and asking is no error.
             Neighbours::ask(&mut kernel, NeighbourKey { ifindex: eth0, ip: ip("192.0.2.77") }).expect("ask");
+            // The kernel has asked in vain: whatever it found is told by then.
+            wait_until("192.0.2.77 is given up", PATIENCE, || {
+                let seen = here.ip("neigh show to 192.0.2.77")?;
+                let over = !seen.trim().is_empty() && !seen.contains("INCOMPLETE");
+                Ok(Look::when(over, || seen))
+            })
+            .expect("an end of asking");
+            monitor.follow(&mut tables.links, &mut tables.addresses, &mut tables.neighbours).expect("follow");
             assert_eq!(tables.neighbours.mac(NeighbourKey { ifindex: eth0, ip: ip("192.0.2.77") }), None);
         });
     })

@@ -130,6 +130,12 @@ fn wait_hv_returns_and_the_generation_is_stamped() -> Result<()> {
         host.until_equal("on the bridge", &format!("\"{}\"", now.trim()), |host| {
             host.vsctl("get Bridge br-int external_ids:ovn-nb-cfg")
         })?;
+        // What is written to Southbound after that comes after what was written with it: its own host name is put back.
+        let hostname = host.sb("--bare --columns=hostname list Chassis")?;
+        host.sb("set Chassis hv1 hostname=another")?;
+        host.until_equal("the host name is put back", hostname.trim(), |host| {
+            host.sb("--bare --columns=hostname list Chassis")
+        })?;
         ensure!(host.sb("--bare --columns=nb_cfg list Chassis_Private")? == before);
         Ok(())
     })
@@ -155,6 +161,15 @@ fn another_version_of_northd_stops_processing_when_told_to_match() -> Result<()>
             Ok(Look::when(problems.contains("mismatch with northd version - 1.2.3"), || problems))
         })?;
         host.vsctl("set Interface tap1 external_ids:iface-id=lp1")?;
+        // Configuration is read in spite of the mismatch, and by one session with the interfaces: who sees this has seen that.
+        host.vsctl("set Open_vSwitch . external_ids:ovn-encap-tos=marker")?;
+        host.until("what was set after the interface's name is seen", |host| {
+            let problems = host.appctl("debug/problems")?;
+            Ok(Look::when(problems.contains("ovn-encap-tos"), || problems))
+        })?;
+        // The step that saw it has decided: a claim would be in its log, before any transaction.
+        let log = std::fs::read_to_string(host.path("node.log"))?;
+        ensure!(log.contains("Claiming lport lp0") && !log.contains("Claiming lport lp1"), "processed:\n{log}");
         ensure!(host.binding("lp1", "chassis")?.is_empty(), "processed in spite of the mismatch");
         host.vsctl("set Open_vSwitch . external_ids:ovn-match-northd-version=false")?;
         host.until("claimed", |host| {
