@@ -193,7 +193,7 @@ fn a_number_that_another_logical_flow_gets_counts_anew() {
         let gone = loaded.switch.program.rules(table()).find(|rule| rule.priority == 50).cloned().unwrap();
         let stays = loaded.switch.program.rules(table()).find(|rule| rule.priority == 0).cloned().unwrap();
         assert_eq!(loaded.send(&frame(0x88b5)), REDIRECT);
-        let mut counted = |loaded: &mut Loaded| {
+        let counted = |loaded: &mut Loaded| {
             [&gone, &stays].map(|rule| loaded.backend.instance().counters.lflow(rule.lflow.0).unwrap().packets)
         };
         assert_eq!(counted(&mut loaded), [2, 1]);

@@ -288,10 +288,12 @@ impl Session {
                     locked: bool,
                 }
                 let Locked { locked } = serde_json::from_slice(result).map_err(|error| bad("lock", error))?;
-                if self.config.lock.as_ref() == Some(&lock) {
-                    if locked {
-                        self.set_lock_held(true);
-                    } else {
+                // Given up, and perhaps asked for again, before this answer came: what is said of that decides.
+                let about_lock = |pending: &Pending| matches!(pending, Pending::Lock(_) | Pending::Unlock);
+                let is_old = self.connection()?.pending.values().any(about_lock);
+                if !is_old && self.config.lock.as_ref() == Some(&lock) {
+                    self.set_lock_held(locked);
+                    if !locked {
                         self.events.push_back(SessionEvent::Lock(LockState::Contended));
                     }
                 }

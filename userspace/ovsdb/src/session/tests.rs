@@ -389,6 +389,25 @@ fn a_condition_on_a_column_that_the_server_lacks_selects_everything() {
 }
 
 #[test]
+fn a_lock_that_was_given_up_before_the_answer_came_is_not_held() {
+    let lock = || Some(LockRequest { name: "l".to_owned(), steal: false });
+    let mut rig = Rig::new(Kind::Clustered, |_| ());
+    rig.run();
+    // Asked for, given up, asked for again, all before the server answers; meanwhile another client has taken it.
+    rig.session.set_lock(lock());
+    rig.session.set_lock(None);
+    rig.session.set_lock(lock());
+    rig.settle();
+    for owned_elsewhere in [false, false, true] {
+        rig.server.lock_owned_elsewhere = owned_elsewhere;
+        assert!(rig.step_to_server());
+    }
+    while rig.step_to_client() {}
+    let locks: Vec<&String> = rig.events.iter().filter(|event| event.starts_with("Lock(")).collect();
+    assert_eq!(locks, ["Lock(Contended)"]);
+}
+
+#[test]
 fn locks_are_asked_for_on_every_connection_and_lost_with_it() {
     let lock = |config: &mut SessionConfig| config.lock = Some(LockRequest { name: "l".to_owned(), steal: false });
     let mut rig = Rig::new(Kind::Clustered, lock);
