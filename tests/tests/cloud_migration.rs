@@ -9,6 +9,7 @@ use std::time::Duration;
 oxbow_tests::on_every_backend! {
     a_migrated_port_comes_to_life_by_its_guest_s_frame,
     the_same_under_our_northd,
+    a_port_at_more_places_than_can_be_served_is_named,
 }
 
 /// MAC addresses of the port that migrates, of a guest on hv1, of one on hv2.
@@ -181,4 +182,33 @@ fn a_migrated_port_comes_to_life_by_its_guest_s_frame(node: Node) -> Result<()> 
 
 fn the_same_under_our_northd(node: Node) -> Result<()> {
     Cloud::builder().northd(Northd::Oxbow).hypervisors(2, node).run(a_guest_migrates)
+}
+
+/// The programs copy what is for a port in migration to two chassis; who asks for three is told, where Open vSwitch's flows reach all of them.
+fn a_port_at_more_places_than_can_be_served_is_named(node: Node) -> Result<()> {
+    let reported = "logical port mover is bound to 3 chassis at once: packets to it reach 2 of them";
+    Cloud::builder().northd(Northd::Oxbow).hypervisors(3, node).run(|cloud| {
+        cloud.nbctl("ls-add sw0 -- lsp-add sw0 mover -- lsp-set-options mover requested-chassis=hv1,hv2")?;
+        let until = |cloud: &Cloud, chassis: usize, named: bool| {
+            wait_until(&format!("bound to {chassis} chassis, named: {named}"), PATIENCE, || {
+                let all = format!("{} {}", binding(cloud, "chassis")?, binding(cloud, "additional_chassis")?);
+                let problems = cloud.hypervisors().iter().map(|host| host.appctl("debug/problems"));
+                let problems = problems.collect::<Result<Vec<String>>>()?;
+                let as_said = problems.iter().all(|text| text.contains(reported) == named);
+                let bound = all.split_whitespace().count() == chassis;
+                Ok(Look::when(bound && as_said, || format!("bound to {all}; {problems:?}")))
+            })
+        };
+        for hypervisor in 0..3 {
+            let vif = VifSpec::new(&format!("mover-hv{}", hypervisor + 1), &text(MOVER), &[]);
+            let device = cloud.create_vif(hypervisor, vif)?.device().to_owned();
+            cloud.hypervisors()[hypervisor]
+                .vsctl(&format!("add-port br-int {device} -- set Interface {device} external_ids:iface-id=mover"))?;
+        }
+        until(cloud, 2, false)?;
+        cloud.nbctl("lsp-set-options mover requested-chassis=hv1,hv2,hv3")?;
+        until(cloud, 3, node != Node::OpenFlow)?;
+        cloud.nbctl("lsp-set-options mover requested-chassis=hv3")?;
+        until(cloud, 1, false)
+    })
 }

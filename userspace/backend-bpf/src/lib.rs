@@ -10,5 +10,5 @@ pub mod image;
 pub mod kernel;
 mod plain;
 
-pub use backend::{Backend, CommitError, Committed, Limits, Shortage};
+pub use backend::{Backend, CommitError, Committed, Limits, MOST_PLACES, Shortage};
 pub use plain::Plain;

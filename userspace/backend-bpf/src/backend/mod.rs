@@ -24,6 +24,8 @@ mod ports;
 mod rules;
 mod stages;
 
+pub use ports::MOST_PLACES;
+
 use crate::image::{Blocks, Exhausted, Guards, Scope, Tables};
 use crate::kernel::{Config, Instance, LoadError, MapFailure};
 use groups::Groups;

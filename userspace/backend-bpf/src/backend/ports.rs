@@ -156,6 +156,9 @@ impl Ports {
     }
 }
 
+/// At how many chassis a port gets what is for it alone, while it migrates: [`Port`] has room for so many.
+pub const MOST_PLACES: usize = 2;
+
 /// The kernel's view of a port.
 fn encode(port: &LogicalPort, guard: u32) -> Port {
     let mut value = Port { guard, kind: PORT_UNBOUND, ..Port::default() };

@@ -411,6 +411,10 @@ impl Dataplane for Ebpf {
         count.map(|count| count.packets).map_err(|error| DataplaneError::Other(chain(&error)))
     }
 
+    fn most_places(&self) -> Option<usize> {
+        Some(oxbow_backend_bpf::MOST_PLACES)
+    }
+
     fn summary(&self) -> Summary {
         let hook = Some(self.backend.hook().to_string());
         Summary { backend: "ebpf", version: self.backend.version(), hook }

@@ -248,6 +248,11 @@ pub trait Dataplane: Devices + Send {
     /// What the maps say.
     fn flow_packets(&mut self, flow: u32) -> Result<u64, DataplaneError>;
 
+    /// At how many chassis a port in live migration gets packets that are for it alone; any number if it says nothing.
+    fn most_places(&self) -> Option<usize> {
+        None
+    }
+
     /// What it is.
     fn summary(&self) -> inspect::Summary {
         inspect::Summary { backend: "none", ..inspect::Summary::default() }

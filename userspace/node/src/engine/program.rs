@@ -350,12 +350,20 @@ impl Engine {
             .map(|(port, bad)| format!("port security of {}: {bad:?}", port.name))
             .collect();
         let mut ports: Vec<String> = Vec::new();
+        let most_places = self.dataplane.as_ref().and_then(|dataplane| dataplane.most_places());
         for datapath in self.world.local().keys() {
             for port in self.sb.ports_of(*datapath) {
                 if matches!(port.kind.as_str(), "localnet" | "l2gateway" | "vtep") {
                     ports.push(format!(
                         "logical port {} of type {} is not served: packets to it are dropped",
                         port.logical_port, port.kind
+                    ));
+                }
+                let places = usize::from(port.chassis.is_some()) + port.additional_chassis.len();
+                if let Some(most) = most_places.filter(|most| places > *most) {
+                    ports.push(format!(
+                        "logical port {} is bound to {places} chassis at once: packets to it reach {most} of them until the migration ends",
+                        port.logical_port
                     ));
                 }
             }
