@@ -28,3 +28,4 @@ ovn-nbctl ls-add sw2 -- set logical_switch sw2 other_config:vlan-passthru=true
 ovn-nbctl lsp-add sw2 t1 -- lsp-set-type t1 localnet -- lsp-set-addresses t1 unknown -- lsp-add sw2 t2 -- lsp-set-type t2 vtep -- lsp-add sw2 t3 -- lsp-set-type t3 external -- lsp-add sw2 t4 -- lsp-set-type t4 virtual -- lsp-add sw2 t5 -- lsp-set-type t5 l2gateway -- lsp-add sw2 t6 -- lsp-set-type t6 localport
 ovn-nbctl set logical_switch_port t6 addresses='["00:00:00:00:00:06 10.2.0.6 fd00::6"]' -- set logical_switch_port t4 options:virtual-ip=10.2.0.9 options:virtual-parents=t6
 ovn-nbctl set logical_switch sw2 other_config:mcast_snoop=true -- set logical_switch sw2 other_config:mcast_flood_unregistered=true
+ovn-nbctl lsp-add sw2 net2 -- lsp-set-type net2 localnet -- lsp-set-options net2 network_name=p qos_max_rate=7000

@@ -14,3 +14,5 @@ ovn-nbctl set logical_switch sw0 other_config:mcast_querier=false
 ovn-nbctl set logical_switch sw0 other_config:interconn-ts=ts1
 ovn-nbctl set logical_switch sw0 other_config:mcast_flood_unregistered=false
 ovn-nbctl set logical_switch sw0 other_config:mcast_snoop=false
+ovn-nbctl ls-add quiet -- lsp-add quiet off -- lsp-set-enabled off disabled -- lsp-set-options off mcast_flood=true mcast_flood_reports=true
+ovn-nbctl lsp-set-enabled off enabled

@@ -49,3 +49,4 @@ ovn-nbctl set nb_global . options:mac_prefix=0a:00:01
 ovn-nbctl remove logical_switch sw4 other_config subnet
 ovn-nbctl lsp-set-addresses d2 "00:00:00:00:00:d2"
 ovn-nbctl ls-del sw0
+ovn-nbctl ls-add outside -- set logical_switch outside other_config:subnet=10.77.1.0/24 -- lsp-add outside elsewhere -- lsp-set-addresses elsewhere "dynamic 10.78.1.66"

@@ -136,8 +136,10 @@ fn a_node_that_starts_without_the_open_vswitch_database_waits_for_it() -> Result
             })
         };
         status(&format!("Open_vSwitch: not connected ({remote})"))?;
-        let said = node.log_tail(100_000);
-        ensure!(said.contains(&format!("{remote}: connection attempt failed")), "{said}");
+        wait_until("the log names the database", PATIENCE, || {
+            let said = node.log_tail(100_000);
+            Ok(Look::when(said.contains(&format!("{remote}: connection attempt failed")), || said))
+        })?;
         far.wait_for(100)?;
         cloud.hypervisor(0).start_ovsdb()?;
         cloud.sync()?;

@@ -329,8 +329,9 @@ impl Ipam {
             }
             found
         });
-        // The address asked for counts, even if another port has it.
-        let mac = kept.mac.or(request.mac).or_else(|| self.unused_mac(mac_prefix, asked.or(ip)));
+        // The address asked for counts, even if another port has it or it is not in the subnet.
+        let named = request.ipv4.map(u32::from).or(ip);
+        let mac = kept.mac.or(request.mac).or_else(|| self.unused_mac(mac_prefix, named));
         let Some(mac) = mac else {
             // The prefix is exhausted: it gets nothing, and keeps nothing from others.
             if let Some(ip) = ip {

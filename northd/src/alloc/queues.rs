@@ -35,7 +35,9 @@ impl Queues {
             let Some(row) = limited else { continue };
             let key = IndexKey::BindingByPort(row.get(lsp::NAME).clone());
             let binding = source.members(&key).first().and_then(|binding| source.row(pb::TABLE, *binding));
-            let chassis = binding.and_then(|b| b.get(pb::CHASSIS));
+            // A localnet port is nowhere bound and everywhere: its queues are its own.
+            let own = (row.get(lsp::TYPE) == "localnet").then_some(port);
+            let chassis = own.or_else(|| binding.and_then(|b| b.get(pb::CHASSIS)));
             let known = binding.and_then(|b| b.get(pb::OPTIONS).get("qdisc_queue_id")).and_then(|q| q.parse().ok());
             let used = chassis.and_then(|chassis| self.used.get(&chassis));
             let keeps = old.or(known).filter(|queue: &i64| *queue > 0 && !used.is_some_and(|u| u.contains_key(queue)));

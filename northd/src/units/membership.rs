@@ -23,12 +23,12 @@ pub(crate) fn compute(cx: &mut Cx<'_, '_, Compiler>, key: Uuid) -> Output {
         if port.unknown {
             names.push("_MC_unknown");
         }
-    }
-    if options.get_bool("mcast_flood_reports", false) {
-        names.push("_MC_mrouter_flood");
-    }
-    if options.get_bool("mcast_flood", false) {
-        names.push("_MC_static");
+        if options.get_bool("mcast_flood_reports", false) {
+            names.push("_MC_mrouter_flood");
+        }
+        if options.get_bool("mcast_flood", false) {
+            names.push("_MC_static");
+        }
     }
     if names.is_empty() {
         return Output::Empty;

@@ -16,8 +16,15 @@ pub(super) struct Side {
     pub(super) sb: Contents,
 }
 
-/// Values of earlier comparison points of one side, for columns that must be stable.
-pub(super) type Memory = HashMap<(String, String), String>;
+/// What earlier comparison points leave to later ones, for columns that must be stable.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    /// The values of either side, by column and row.
+    values: [HashMap<(String, String), String>; 2],
+    /// How often a value moved on stock's side and has not yet on ours. Of two ports that ask for one key stock prefers now the one and now the other,
+    /// as chance arranges them, where ours stays with the first until that gives the key up: what moves then has moved at stock before.
+    ahead: HashMap<(String, String), usize>,
+}
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,12 +59,13 @@ struct Table {
 const FLOWS: &str = "SB Logical_Flow";
 
 /// Compares stock's databases with ours, every table of both.
-pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, memories: &mut [Memory; 2]) -> Difference {
+pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, history: &mut History) -> Difference {
     let mut difference = Difference::default();
     let mut tables: BTreeMap<String, [Table; 2]> = BTreeMap::new();
-    let mut moved = HashSet::new();
-    for (index, (side, memory)) in [stock, ours].into_iter().zip(memories).enumerate() {
-        let by_stock = std::mem::take(&mut moved);
+    let History { values, ahead } = history;
+    for (index, (side, memory)) in [stock, ours].into_iter().zip(values).enumerate() {
+        let mut moved = HashSet::new();
+        let by_stock: HashSet<_> = ahead.keys().cloned().collect();
         let names = Names::new(&side.nb, &side.sb, chances);
         for (database, contents) in [("NB", &side.nb), ("SB", &side.sb)] {
             for (table, rows) in &contents.tables {
@@ -81,6 +89,11 @@ pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, memories: &m
                 difference.report.push(format!("the list of columns of chance is wrong about stock: {text}\n"));
             }
         }
+        for place in moved {
+            let times = ahead.entry(place).or_default();
+            *times = if index == 0 { *times + 1 } else { times.saturating_sub(1) };
+        }
+        ahead.retain(|_, times| *times > 0);
     }
     for (table, [stock, ours]) in &tables {
         let flows = table == FLOWS;

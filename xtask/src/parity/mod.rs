@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{process, workspace};
 use chance::Chances;
-use compare::{Difference, Memory, Side};
+use compare::{Difference, History, Side};
 use sandbox::Sandbox;
 use script::{Progress, RunningScript};
 
@@ -254,7 +254,7 @@ impl Comparison<'_> {
         for side in &sides {
             scripts.push(RunningScript::start(side, &content.script)?);
         }
-        let mut memories: [Memory; 2] = Default::default();
+        let mut history = History::default();
         let mut failures = Vec::new();
         let mut point = 0;
         loop {
@@ -273,7 +273,7 @@ impl Comparison<'_> {
             }
             // A northd of ours that cannot follow is a difference like others, to be reproduced and shortened.
             let stuck = if point > 1 || !content.as_created { sides[1].synchronize().err() } else { None };
-            let mut difference = self.settled(&mut sides, &mut memories)?;
+            let mut difference = self.settled(&mut sides, &mut history)?;
             if let Some(error) = stuck {
                 difference.other += 1;
                 difference.report.insert(0, format!("{error:#}\n"));
@@ -297,15 +297,15 @@ impl Comparison<'_> {
     }
 
     /// Compares, and again while there are differences, until they last.
-    fn settled(&self, sides: &mut [Sandbox; 2], memories: &mut [Memory; 2]) -> Result<Difference> {
+    fn settled(&self, sides: &mut [Sandbox; 2], history: &mut History) -> Result<Difference> {
         let started = Instant::now();
         loop {
             let [stock, ours] = &*sides;
             let (stock, ours) = (read(stock)?, read(ours)?);
-            let mut tried = memories.clone();
+            let mut tried = history.clone();
             let difference = compare::compare(&stock, &ours, &self.chances, &mut tried);
             if difference.is_none() || started.elapsed() > SETTLE {
-                *memories = tried;
+                *history = tried;
                 return Ok(difference);
             }
             for side in sides.iter_mut() {
