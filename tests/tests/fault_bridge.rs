@@ -10,6 +10,17 @@ use oxbow_testkit::{Cloud, Hypervisor, Node, Northd, VifSpec, probe, wait_until}
 use oxbow_tests::bridge;
 use oxbow_tests::layer2::{self, GUESTS};
 
+/// The node of the first hypervisor reaches the Southbound database by a socket, not through its own switch, which will be silent.
+fn southbound_at_hand(cloud: &mut Cloud) -> Result<()> {
+    let remote = format!("unix:{}", cloud.central().sb().socket().display());
+    let host = &cloud.hypervisors()[0];
+    host.vsctl(&format!("set Open_vSwitch . external_ids:ovn-remote=\"{remote}\""))?;
+    wait_until("connected there", PATIENCE, || {
+        let status = host.appctl("status")?;
+        Ok(Look::when(status.contains(&format!("Southbound: connected ({remote})")), || status))
+    })
+}
+
 /// The node of a hypervisor whose switch is silent: it says so, answers commands, and claims nothing that is not so.
 fn is_awake(cloud: &Cloud, host: &Hypervisor) -> Result<()> {
     let done = || cloud.sbctl("--bare --columns=nb_cfg find Chassis_Private name=hv1");
@@ -25,6 +36,20 @@ fn is_awake(cloud: &Cloud, host: &Hypervisor) -> Result<()> {
     let ports = host.appctl("debug/ports")?;
     ensure!(ports.contains("lp11") && ports.contains("lp12"), "{ports}");
     cloud.nbctl("--wait=sb sync")?;
+    let wanted = cloud.sbctl("--bare --columns=nb_cfg list SB_Global")?;
+    wait_until("the new nb_cfg is seen", PATIENCE, || {
+        let status = host.appctl("status")?;
+        let seen = format!(" of {}", wanted.trim());
+        Ok(Look::when(status.lines().any(|line| line.starts_with("nb_cfg: ") && line.ends_with(&seen)), || status))
+    })?;
+    // What it writes to Southbound later comes after what it wrote on seeing that: its own host name is put back.
+    let hostname = || cloud.sbctl("--bare --columns=hostname find Chassis name=hv1");
+    let own = hostname()?;
+    cloud.sbctl("set Chassis hv1 hostname=another")?;
+    wait_until("the host name is put back", PATIENCE, || {
+        let seen = hostname()?;
+        Ok(Look::when(seen == own, || seen))
+    })?;
     ensure!(done()? == before, "nb_cfg {before} became {}", done()?);
     Ok(())
 }
@@ -46,6 +71,7 @@ fn is_caught_up(cloud: &Cloud) -> Result<()> {
 fn an_ovs_vswitchd_that_is_stopped_holds_nothing_up() -> Result<()> {
     Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::OpenFlow).run(|cloud| {
         layer2::build(cloud)?;
+        southbound_at_hand(cloud)?;
         let host = &cloud.hypervisors()[0];
         host.signal_vswitchd(Signal::SIGSTOP)?;
         is_awake(cloud, host)?;
@@ -64,6 +90,7 @@ fn an_ovs_vswitchd_that_is_stopped_holds_nothing_up() -> Result<()> {
 fn nor_does_one_without_its_database() -> Result<()> {
     Cloud::builder().northd(Northd::Oxbow).hypervisors(2, Node::OpenFlow).run(|cloud| {
         layer2::build(cloud)?;
+        southbound_at_hand(cloud)?;
         cloud.hypervisor(0).stop_ovsdb()?;
         is_awake(cloud, &cloud.hypervisors()[0])?;
         cloud.hypervisor(0).start_ovsdb()?;
