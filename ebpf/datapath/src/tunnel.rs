@@ -242,15 +242,25 @@ fn take_tags(skb: Context, s: &Scratch) -> Result<u32, Reason> {
     if outer == 0 {
         return Ok(0);
     }
-    skb::pop_vlan(skb)?;
+    if let Err(reason) = skb::pop_vlan(skb) {
+        // The first tag is off all the same; what follows it is cut short.
+        skb::push_whole_tag(skb, outer)?;
+        return Err(reason);
+    }
     // The stack moved a second tag to where the first one was.
     let inner = skb::whole_tag(skb);
     s.enc_tag[1].set(inner);
     if inner == 0 {
         return Ok(1);
     }
-    skb::pop_vlan(skb)?;
-    if skb::tag(skb) != 0 { Err(Reason::Rewrite) } else { Ok(2) }
+    let taken = skb::pop_vlan(skb);
+    if taken.is_ok() && skb::tag(skb) == 0 {
+        return Ok(2);
+    }
+    // A third one, or what only looks like one. The copies to come find the frame as this one did.
+    skb::push_whole_tag(skb, inner)?;
+    skb::push_whole_tag(skb, outer)?;
+    Err(Reason::Rewrite)
 }
 
 /// Does the encapsulated frame of this length fit the underlay? Of a super-packet, does a segment?
