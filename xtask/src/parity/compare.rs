@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::chance::Chances;
+use super::chance::{Chances, Excuse, Place, Values};
 use super::database::{Contents, Row, as_uuid, elements, pairs};
 use super::naming::Names;
 
@@ -19,11 +19,11 @@ pub(super) struct Side {
 /// What earlier comparison points leave to later ones, for columns that must be stable.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
-    /// The values of either side, by column and row.
-    values: [HashMap<(String, String), String>; 2],
+    /// The values of stock's side and of ours.
+    values: [Values; 2],
     /// How often a value moved on stock's side and has not yet on ours. Of two ports that ask for one key stock prefers now the one and now the other,
     /// as chance arranges them, where ours stays with the first until that gives the key up: what moves then has moved at stock before.
-    ahead: HashMap<(String, String), usize>,
+    ahead: HashMap<Place, usize>,
 }
 
 /// The outcome of a comparison.
@@ -63,9 +63,12 @@ pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, history: &mu
     let mut difference = Difference::default();
     let mut tables: BTreeMap<String, [Table; 2]> = BTreeMap::new();
     let History { values, ahead } = history;
-    for (index, (side, memory)) in [stock, ours].into_iter().zip(values).enumerate() {
+    for (index, side) in [stock, ours].into_iter().enumerate() {
         let mut moved = HashSet::new();
         let by_stock: HashSet<_> = ahead.keys().cloned().collect();
+        let [stocks, own] = &mut *values;
+        let (memory, others) = if index == 0 { (stocks, None) } else { (own, Some(&*stocks)) };
+        let excuse = others.map(|values| Excuse { moved: &by_stock, values });
         let names = Names::new(&side.nb, &side.sb, chances);
         for (database, contents) in [("NB", &side.nb), ("SB", &side.sb)] {
             for (table, rows) in &contents.tables {
@@ -78,8 +81,7 @@ pub(super) fn compare(stock: &Side, ours: &Side, chances: &Chances, history: &mu
                     add(comparable, database, table, row, contents, &names, chances);
                 }
             }
-            let may_move = (index == 1).then_some(&by_stock);
-            let broken = chances.check(database, contents, |row| names.of(row), memory, may_move, &mut moved);
+            let broken = chances.check(database, contents, |row| names.of(row), memory, excuse.as_ref(), &mut moved);
             if index == 1 {
                 difference.other += broken.len();
                 difference.report.extend(broken.into_iter().map(|text| format!("{database} {text}\n")));
