@@ -290,8 +290,11 @@ fn status_says_whether_a_hypervisor_is_ready_and_why_not(node: Node) -> Result<(
         ensure!(port.datapath.as_deref() == Some("sw0"), "{ports}");
         // An interface of a port that nobody made.
         host.vsctl("add-port br-int nobody -- set Interface nobody type=internal external_ids:iface-id=ghost")?;
-        let (code, text) = host.oxbow(&["ports"])?;
-        ensure!(code == Some(1) && text.contains("ghost") && text.contains("no such logical port"), "{code:?} {text}");
+        wait_until("ports names the one that nobody made", PATIENCE, || {
+            let (code, text) = host.oxbow(&["ports"])?;
+            let told = code == Some(1) && text.contains("ghost") && text.contains("no such logical port");
+            Ok(Look::when(told, || format!("{code:?} {text}")))
+        })?;
         cloud.stop_southbound()?;
         let host = &cloud.hypervisors()[0];
         wait_until("status says that it is not ready", PATIENCE, || {

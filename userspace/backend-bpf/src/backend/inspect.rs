@@ -62,7 +62,7 @@ impl Backend {
             state("OX_GUARDS", self.guards.used(), maps.guards.max()),
             state("OX_DATAPATHS", self.stages.held(), maps.datapaths.max()),
             state("OX_GROUPS", self.groups.held(), maps.groups.max()),
-            state("OX_CHASSIS", self.chassis.len(), maps.chassis.max()),
+            state("OX_CHASSIS", self.reaches.len(), maps.chassis.max()),
             state("OX_FDB", maps.fdb.count()?, maps.fdb.max()),
             cache("OX_VERDICTS", maps.verdicts.count()?, maps.verdicts.max()),
             cache("OX_EXACT", maps.exact.held()?, maps.exact.max()),

@@ -21,6 +21,7 @@ pub mod content;
 mod groups;
 pub mod inspect;
 mod ports;
+mod reaches;
 mod rules;
 mod stages;
 
@@ -32,12 +33,13 @@ use groups::Groups;
 use oxbow_abi::learning::{FDB_CONFIRMED, Fdb, FdbKey};
 use oxbow_abi::rule::{NarrowKey, Rule, WideKey};
 use oxbow_abi::stats::State;
-use oxbow_abi::topology::{Address, Chassis, PeerKey};
+use oxbow_abi::topology::Chassis;
 use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, Mac, PortKey, Problem, Program, RuleId};
 use ports::Ports;
+use reaches::Reaches;
 use rules::Rules;
 use stages::StageMaps;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use zerocopy::FromZeros;
 
@@ -124,7 +126,7 @@ pub struct Backend {
     /// Numbers of logical flows that are gone and whose counters are still as they left them.
     flows_gone: Vec<u32>,
     shortages: Vec<Shortage>,
-    chassis: BTreeMap<ChassisId, Chassis>,
+    reaches: Reaches,
     raised_chassis: Vec<ChassisId>,
     /// Nothing that a commit has retired waits to be removed.
     settled: bool,
@@ -157,7 +159,7 @@ impl Backend {
             dirty_fdb: Vec::new(),
             flows_gone: Vec::new(),
             shortages: Vec::new(),
-            chassis: BTreeMap::new(),
+            reaches: Reaches::default(),
             raised_chassis: Vec::new(),
             settled: true,
             graces: VecDeque::new(),
@@ -536,34 +538,24 @@ impl Backend {
     /// # Errors
     /// The id is beyond the map, or the map refuses.
     pub fn set_chassis(&mut self, id: ChassisId, reach: Option<&Chassis>) -> Result<(), CommitError> {
-        let peer = |chassis: &Chassis| PeerKey { local: chassis.local, remote: chassis.remote };
-        // An entry without a remote address says that the local one is ours: what comes to it from anybody else is dropped, not the host's.
-        let ours = |chassis: &Chassis| PeerKey { local: chassis.local, remote: Address::default() };
-        let old = self.chassis.get(&id).copied();
-        if let Some(old) = &old {
-            if reach.is_none_or(|new| peer(new) != peer(old)) {
-                self.instance.maps.peers.remove(&peer(old))?;
-            }
-            let others = self.chassis.iter().any(|(other, chassis)| *other != id && chassis.local == old.local);
-            if !others && reach.is_none_or(|new| new.local != old.local) {
-                self.instance.maps.peers.remove(&ours(old))?;
-            }
+        let old = self.reaches.get(id);
+        let new = match reach {
+            Some(new) => Some(Chassis { guard: self.guards.index(Scope::Chassis(id.0))?, ..*new }),
+            None => None,
+        };
+        if old.is_some() && old == new {
+            return Ok(());
         }
-        match reach {
-            Some(new) => {
-                let guard = self.guards.index(Scope::Chassis(id.0))?;
-                let new = Chassis { guard, ..*new };
-                if old == Some(new) {
-                    return Ok(());
-                }
-                self.instance.maps.chassis.set(id.0, &new)?;
-                self.instance.maps.peers.insert(&peer(&new), &id.0)?;
-                self.instance.maps.peers.insert(&ours(&new), &0)?;
-                self.chassis.insert(id, new);
-            }
-            None => {
-                self.instance.maps.chassis.set(id.0, &Chassis::default())?;
-                self.chassis.remove(&id);
+        self.instance.maps.chassis.set(id.0, &new.unwrap_or_default())?;
+        for (key, value) in self.reaches.set(id, new) {
+            let placed = match value {
+                Some(value) => self.instance.maps.peers.insert(&key, &value),
+                None => self.instance.maps.peers.remove(&key).map(|_| ()),
+            };
+            if let Err(error) = placed {
+                // Not done: the next call does all of it again.
+                self.reaches.set(id, old);
+                return Err(error.into());
             }
         }
         self.raised_chassis.push(id);

@@ -1,6 +1,7 @@
 //! One pass over all VIFs.
 
 mod hold;
+mod nested;
 
 use super::{
     CLAIM_INTERVAL_MS, Inputs, InterfaceWrite, Note, Outcome, Phase, PortWrite, REASON_KEY, Served, Tracked,
@@ -15,8 +16,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 impl Vifs {
     /// Looks at everything and says what to do next. Calling it again with the same inputs gives the same writes.
     pub fn pass(&mut self, inputs: &Inputs<'_>) -> Outcome {
-        let mut pass =
-            Pass { vifs: self, inputs, out: Outcome::default(), writes: BTreeMap::new(), kept: HashSet::new() };
+        let mut pass = Pass {
+            vifs: self,
+            inputs,
+            out: Outcome::default(),
+            writes: BTreeMap::new(),
+            kept: HashSet::new(),
+            places: HashMap::new(),
+        };
         let winners = pass.choose_interfaces();
         for (iface_id, interface) in &winners {
             pass.interface(iface_id, interface);
@@ -43,6 +50,8 @@ struct Pass<'v, 'i> {
     writes: BTreeMap<Uuid, PortWrite>,
     /// Ports that stay ours.
     kept: HashSet<String>,
+    /// Whose frames come from where: a device and a VLAN tag, 0 = without one.
+    places: HashMap<(u32, u16), String>,
 }
 
 impl Pass<'_, '_> {
@@ -318,6 +327,9 @@ impl Pass<'_, '_> {
 
     /// Asks the dataplane to serve the port. `None` = it does.
     fn program(&mut self, port: &PortBinding, ifindex: u32, vlan: u16, confirmed: bool) -> Option<Phase> {
+        if let Err(taken) = self.take_place(port, ifindex, vlan) {
+            return Some(Phase::Failed(taken));
+        }
         let Some(datapath) = self.inputs.ports.datapath_key(port.datapath) else { return Some(Phase::WaitingData) };
         let vif = LocalVif {
             name: port.logical_port.clone(),
@@ -338,82 +350,6 @@ impl Pass<'_, '_> {
                 None => Some(Phase::Programming),
                 Some(Served::No(reason)) => Some(Phase::Failed(reason)),
                 Some(Served::Yes) => None,
-            }
-        }
-    }
-
-    /// Nested ports follow their parent. Returns those that are served, to be raised with it.
-    fn children(
-        &mut self,
-        parent: &str,
-        parent_port: &PortBinding,
-        ifindex: u32,
-        role: Role,
-        chassis: Uuid,
-    ) -> Vec<PortBinding> {
-        let children: Vec<PortBinding> = self.inputs.ports.children(parent).into_iter().cloned().collect();
-        let mut ready = Vec::new();
-        for child in children {
-            if child.uuid == parent_port.uuid || !child.kind.is_empty() {
-                continue;
-            }
-            let Some(tag) = child.tag else {
-                self.note(
-                    true,
-                    format!("lport {} has parent {parent} and no tag; it cannot be served", child.logical_port),
-                );
-                continue;
-            };
-            if claim::role(&child, self.inputs.me).is_err() {
-                continue;
-            }
-            self.out.datapaths.insert(child.datapath);
-            self.kept.insert(child.logical_port.clone());
-            let confirmed = is_bound(&child, role, chassis);
-            if self.claim(&child.logical_port, &child, &BTreeMap::new(), role, chassis).is_some() {
-                continue;
-            }
-            let awaits = self.awaits(&child, role, chassis);
-            match awaits {
-                Some(strategies) => {
-                    self.hold(&child, ifindex, tag, strategies, confirmed);
-                }
-                // A guest that does not run here yet has no nested ones that do.
-                None if self.vifs.waiting.contains(parent) => {}
-                None => {
-                    // One that is served goes on while the claim is on its way again.
-                    let serves = self.vifs.nested.contains(&child.logical_port);
-                    let phase = (confirmed || serves).then(|| self.program(&child, ifindex, tag, true));
-                    if confirmed && phase == Some(None) {
-                        self.vifs.nested.insert(child.logical_port.clone());
-                        ready.push(child);
-                    }
-                }
-            }
-        }
-        ready
-    }
-
-    /// Nested ports that are served stay so while our own row is missing, as their parent does.
-    fn keep_children(&mut self, parent: &str, ifindex: u32) {
-        let children: Vec<PortBinding> = self.inputs.ports.children(parent).into_iter().cloned().collect();
-        for child in children {
-            if let Some(tag) = child.tag
-                && self.vifs.nested.contains(&child.logical_port)
-                && claim::role(&child, self.inputs.me).is_ok()
-            {
-                self.out.datapaths.insert(child.datapath);
-                self.kept.insert(child.logical_port.clone());
-                self.program(&child, ifindex, tag, true);
-            }
-        }
-    }
-
-    fn raise_children(&mut self, children: &[PortBinding]) {
-        for child in children {
-            if child.up == Some(false) {
-                self.note(false, format!("Setting lport {} up in Southbound", child.logical_port));
-                self.write(child).up = Some(true);
             }
         }
     }

@@ -408,6 +408,44 @@ fn nested_ports_follow_their_parent() {
 }
 
 #[test]
+fn of_two_nested_ports_with_one_tag_the_older_is_served_and_the_other_when_that_goes() {
+    let child =
+        |name: &str, key| PortBinding { parent_port: Some("lp".into()), tag: Some(42), tunnel_key: key, ..port(name) };
+    // The younger one was here alone before, and its name comes first.
+    let mut world = World::new(vec![port("lp"), child("a", 3)], vec![interface("tap0", "lp", 1)]);
+    world.settle();
+    assert_eq!(world.ports[1].chassis, Some(US));
+    world.ports.push(child("b", 2));
+    let out = world.settle();
+    let nested = |out: &Outcome| -> Vec<String> {
+        out.serve.iter().filter(|vif| vif.vlan == 42).map(|vif| vif.name.clone()).collect()
+    };
+    assert_eq!((world.ports[1].chassis, world.ports[1].up), (None, Some(false)));
+    assert_eq!((world.ports[2].chassis, world.ports[2].up), (Some(US), Some(true)));
+    assert_eq!(nested(&out), ["b"]);
+    assert_eq!(out.problems, ["lport a: tag 42 of its parent lp is that of lport b"]);
+    world.ports[2].tag = Some(43);
+    let out = world.settle();
+    assert_eq!((world.ports[1].up, world.ports[2].up, out.problems.len()), (Some(true), Some(true), 0));
+    world.ports[2].tag = Some(42);
+    world.settle();
+    world.ports.truncate(2);
+    let out = world.settle();
+    assert_eq!((world.ports[1].chassis, world.ports[1].up), (Some(US), Some(true)));
+    assert_eq!(nested(&out), ["a"]);
+}
+
+#[test]
+fn two_ports_on_one_device_are_not_both_served() {
+    let mut world = World::new(vec![port("a"), port("b")], vec![interface("tap0", "a", 1), interface("tap1", "b", 2)]);
+    world.interfaces[1].ifindex = world.interfaces[0].ifindex;
+    let out = world.settle();
+    assert_eq!(out.serve.len(), 1);
+    assert_eq!(world.phase("tap0"), Phase::Installed);
+    assert_eq!(world.phase("tap1"), Phase::Failed("lport b: its device is that of lport a".into()));
+}
+
+#[test]
 fn a_localport_is_served_and_never_bound() {
     let mut world = World::new(
         vec![PortBinding { kind: "localport".into(), chassis: Some(US), ..port("lp") }],
