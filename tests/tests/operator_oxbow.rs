@@ -96,6 +96,8 @@ fn short(fate: &Fate) -> String {
 fn trace_names_every_fate_and_the_loaded_programs_agree() -> Result<()> {
     Cloud::builder().hypervisors(2, Node::Oxbow).run(|cloud| {
         build(cloud)?;
+        // The way to the other hypervisor is known afterwards.
+        probe::ping(cloud.vif("vm1")?.guest(), "10.0.0.3")?;
         let host = cloud.hypervisor(0);
         let before: Drops = json(host, &["drops"])?;
         for (name, packet, fates, stage) in packets() {
