@@ -38,6 +38,7 @@ use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, Mac, PortKey, Problem,
 use ports::Ports;
 use reaches::Reaches;
 use rules::Rules;
+use rustc_hash::FxHashMap;
 use stages::StageMaps;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -123,6 +124,8 @@ pub struct Backend {
     ports: Ports,
     groups: Groups,
     dirty_fdb: Vec<(DatapathKey, Mac)>,
+    /// Ports of the addresses that the database has confirmed, as they were written.
+    fdb_rows: FxHashMap<FdbKey, u32>,
     /// Numbers of logical flows that are gone and whose counters are still as they left them.
     flows_gone: Vec<u32>,
     shortages: Vec<Shortage>,
@@ -157,6 +160,7 @@ impl Backend {
             ports: Ports::default(),
             groups: Groups::default(),
             dirty_fdb: Vec::new(),
+            fdb_rows: FxHashMap::default(),
             flows_gone: Vec::new(),
             shortages: Vec::new(),
             reaches: Reaches::default(),
@@ -480,15 +484,15 @@ impl Backend {
                         }
                         Err(error) => return Err(error),
                     }
-                    if before.is_none_or(|entry| entry.port != port.0) {
-                        self.instance.maps.fdb_generations.raise(&key);
-                    }
+                    self.fdb_rows.insert(key, port.0);
                 }
                 None => {
                     self.instance.maps.fdb.remove(&key)?;
-                    self.instance.maps.fdb_generations.raise(&key);
+                    self.fdb_rows.remove(&key);
                 }
             }
+            // Also when the port is as before: the programs may have learned another one meanwhile.
+            self.instance.maps.fdb_generations.raise(&key);
             self.dirty_fdb.pop();
         }
         Ok(None)
@@ -509,27 +513,51 @@ impl Backend {
     }
 
     /// Removes addresses that the kernel learned by itself, that the database never confirmed and that have not been seen for
-    /// `older_than` nanoseconds. Returns how many.
+    /// `older_than` nanoseconds; where the database has another port for one, that is put back. Returns how many.
+    ///
+    /// # Errors
+    /// The map refuses.
     pub fn age_fdb(&mut self, older_than: u64) -> Result<usize, MapFailure> {
         let now = monotonic_nanoseconds();
-        let stale: Vec<FdbKey> = self
-            .instance
-            .maps
-            .fdb
-            .entries()
-            .filter_map(|entry| match entry {
-                Ok((key, value)) if value.flags & FDB_CONFIRMED == 0 && now.saturating_sub(value.seen) > older_than => {
-                    Some(Ok(key))
-                }
-                Ok(_) => None,
-                Err(e) => Some(Err(e)),
-            })
-            .collect::<Result<_, _>>()?;
+        let stale =
+            self.addresses(|_, value| value.flags & FDB_CONFIRMED == 0 && now.saturating_sub(value.seen) > older_than)?;
         for key in &stale {
-            self.instance.maps.fdb.remove(key)?;
+            match self.fdb_rows.get(key) {
+                Some(&port) => {
+                    self.instance.maps.fdb.insert(key, &Fdb { port, flags: FDB_CONFIRMED, seen: now })?;
+                }
+                None => {
+                    self.instance.maps.fdb.remove(key)?;
+                }
+            }
             self.instance.maps.fdb_generations.raise(key);
         }
         Ok(stale.len())
+    }
+
+    /// Forgets addresses whose rows went while no daemon listened: the table is older than this process. For once, when all devices have
+    /// gone over to this instance.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn forget_unconfirmed(&mut self) -> Result<(), MapFailure> {
+        let rows = &self.fdb_rows;
+        let gone = self.addresses(|key, value| value.flags & FDB_CONFIRMED != 0 && !rows.contains_key(key))?;
+        for key in &gone {
+            self.instance.maps.fdb.remove(key)?;
+        }
+        // The table is shared with the programs that went, its generations are not: what moved while both ran was noted there.
+        self.instance.maps.fdb_generations.raise_all();
+        Ok(())
+    }
+
+    fn addresses(&self, wanted: impl Fn(&FdbKey, &Fdb) -> bool) -> Result<Vec<FdbKey>, MapFailure> {
+        let all = self.instance.maps.fdb.entries();
+        all.filter_map(|entry| match entry {
+            Ok((key, value)) => wanted(&key, &value).then_some(Ok(key)),
+            Err(error) => Some(Err(error)),
+        })
+        .collect()
     }
 
     /// How to reach another chassis, as the host's routes and neighbours have it; `None` forgets it. The element is written in place: while
@@ -543,23 +571,27 @@ impl Backend {
             Some(new) => Some(Chassis { guard: self.guards.index(Scope::Chassis(id.0))?, ..*new }),
             None => None,
         };
-        if old.is_some() && old == new {
+        if old.is_some() && old == new && !self.reaches.is_unplaced() {
             return Ok(());
         }
         self.instance.maps.chassis.set(id.0, &new.unwrap_or_default())?;
+        self.raised_chassis.push(id);
+        let mut failed = None;
         for (key, value) in self.reaches.set(id, new) {
             let placed = match value {
                 Some(value) => self.instance.maps.peers.insert(&key, &value),
                 None => self.instance.maps.peers.remove(&key).map(|_| ()),
             };
             if let Err(error) = placed {
-                // Not done: the next call does all of it again.
-                self.reaches.set(id, old);
-                return Err(error.into());
+                // The next call places it, for whichever chassis that is.
+                self.reaches.unplaced(key);
+                failed = failed.or(Some(error));
             }
         }
-        self.raised_chassis.push(id);
-        Ok(())
+        match failed {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
     }
 
     /// Moves every attached device to this instance, once its policy is complete: the devices that an earlier daemon served change over

@@ -136,7 +136,11 @@ impl Ports {
             vif.flags =
                 if nested.contains(&key.ifindex) { vif.flags | VIF_HAS_NESTED } else { vif.flags & !VIF_HAS_NESTED };
         }
-        writes.vifs_removed = self.vifs.keys().filter(|key| !vifs.contains_key(*key)).copied().collect();
+        // One that passes to another port goes before the rules of its old port do, like one that goes for good.
+        let stays = |key: &VifKey, old: &Vif| {
+            vifs.get(key).is_some_and(|new| (new.datapath, new.port) == (old.datapath, old.port))
+        };
+        writes.vifs_removed = self.vifs.iter().filter(|(key, old)| !stays(key, old)).map(|(key, _)| *key).collect();
         writes.vifs = vifs.into_iter().filter(|(key, vif)| self.vifs.get(key) != Some(vif)).collect();
         writes
     }
@@ -191,4 +195,50 @@ fn encode(port: &LogicalPort, guard: u32) -> Port {
         }
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn on_device(program: &mut Program, port: u32, device: Option<u32>) {
+        let at = (DatapathKey(7), PortKey(port));
+        let location = device.map_or(Location::Unbound, |ifindex| Location::Local { ifindex, tag: None });
+        let port = LogicalPort {
+            datapath: at.0,
+            key: at.1,
+            name: format!("p{port}").into(),
+            kind: PortKind::Vif,
+            location,
+            additional: Vec::new(),
+            port_security: Vec::new(),
+        };
+        program.put_port(at, Some(Arc::new(port)));
+    }
+
+    #[test]
+    fn a_device_that_passes_to_another_port_is_nobody_s_before_the_rules_of_the_old_one_go() {
+        let (mut ports, mut guards, mut program) = (Ports::default(), Guards::new(16), Program::default());
+        let mut commit = |program: &Program, marked: &[u32]| {
+            for port in marked {
+                ports.mark(DatapathKey(7), PortKey(*port));
+            }
+            let writes = ports.writes(program, &mut guards);
+            let removed = writes.vifs_removed.clone();
+            let inserted: Vec<(u32, u32)> = writes.vifs.iter().map(|(key, vif)| (key.ifindex, vif.port)).collect();
+            ports.committed(writes, &mut guards);
+            (removed, inserted)
+        };
+        on_device(&mut program, 1, Some(10));
+        assert_eq!(commit(&program, &[1]), (vec![], vec![(10, 1)]));
+        on_device(&mut program, 1, None);
+        on_device(&mut program, 2, Some(10));
+        assert_eq!(commit(&program, &[1, 2]), (vec![VifKey { ifindex: 10, vlan: 0 }], vec![(10, 2)]));
+        // What stays the port's is not interrupted.
+        on_device(&mut program, 2, Some(10));
+        assert_eq!(commit(&program, &[2]), (vec![], vec![]));
+        on_device(&mut program, 2, None);
+        assert_eq!(commit(&program, &[2]).0.len(), 1);
+    }
 }

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Reaches {
     ways: BTreeMap<ChassisId, Chassis>,
     users: FxHashMap<PeerKey, BTreeSet<ChassisId>>,
+    /// What the map refused.
+    unplaced: Vec<PeerKey>,
 }
 
 impl Reaches {
@@ -22,6 +24,16 @@ impl Reaches {
     /// How many chassis there are ways to.
     pub(super) fn len(&self) -> usize {
         self.ways.len()
+    }
+
+    /// The map has refused what [`Reaches::set`] said of these addresses: it is said again with the next way.
+    pub(super) fn unplaced(&mut self, key: PeerKey) {
+        self.unplaced.push(key);
+    }
+
+    /// Whether there is something to be said again.
+    pub(super) fn is_unplaced(&self) -> bool {
+        !self.unplaced.is_empty()
     }
 
     /// Takes a way, and returns what has to be in map `OX_PEERS` at the addresses that are concerned, `None` = nothing.
@@ -37,7 +49,8 @@ impl Reaches {
             self.users.entry(key).or_default().insert(id);
         }
         let mut entries = Vec::new();
-        for key in old.iter().chain(&way).flat_map(keys) {
+        let again = std::mem::take(&mut self.unplaced);
+        for key in old.iter().chain(&way).flat_map(keys).chain(again) {
             let first = self.users.get(&key).and_then(|users| users.first());
             // The entry without a remote address names nobody.
             let value = first.map(|first| if key.remote == Address::default() { 0 } else { first.0 });
@@ -99,9 +112,13 @@ mod tests {
         assert_eq!(map.take(reaches.set(ChassisId(4), way(8))), [(0, 0), (7, 1), (8, 4)]);
         assert_eq!(map.take(reaches.set(ChassisId(1), way(8))), [(0, 0), (7, 3), (8, 1)]);
         assert_eq!(map.take(reaches.set(ChassisId(4), way(9))), [(0, 0), (7, 3), (8, 1), (9, 4)]);
-        for id in [1, 3] {
-            map.take(reaches.set(ChassisId(id), None));
-        }
+        // What was refused is said again, with whatever comes next.
+        reaches.unplaced(PeerKey { local: at(1), remote: at(9) });
+        assert!(reaches.is_unplaced());
+        map.0.remove(&at(9).bytes);
+        assert_eq!(map.take(reaches.set(ChassisId(1), None)), [(0, 0), (7, 3), (9, 4)]);
+        assert!(!reaches.is_unplaced());
+        map.take(reaches.set(ChassisId(3), None));
         assert_eq!(map.take(reaches.set(ChassisId(4), None)), []);
         assert!(reaches.ways.is_empty() && reaches.users.is_empty());
     }

@@ -68,7 +68,8 @@ pub struct Ranges {
     map: &'static str,
     max: u32,
     next: u32,
-    free: BTreeMap<u32, Vec<u32>>,
+    /// Free runs by their first indexes, with their lengths; none begins where another ends.
+    free: BTreeMap<u32, u32>,
 }
 
 impl Ranges {
@@ -80,37 +81,46 @@ impl Ranges {
     /// First index of an unused run of at least `len`.
     pub fn take(&mut self, len: u32) -> Result<u32, Exhausted> {
         let size = len.next_power_of_two();
-        if let Some(first) = self.free.get_mut(&size).and_then(Vec::pop) {
+        // The smallest free run that is large enough, so that large ones stay whole.
+        let fits = self.free.iter().filter(|(_, have)| **have >= size).min_by_key(|(_, have)| **have);
+        if let Some((&first, &have)) = fits {
+            self.free.remove(&first);
+            if have > size {
+                self.free.insert(first + size, have - size);
+            }
             return Ok(first);
         }
-        if let Some(end) = self.next.checked_add(size)
-            && end <= self.max
-        {
-            self.next = end;
-            return Ok(end - size);
+        match self.next.checked_add(size) {
+            Some(end) if end <= self.max => {
+                self.next = end;
+                Ok(end - size)
+            }
+            _ => Err(Exhausted { map: self.map, max: self.max }),
         }
-        // Split the smallest larger run that is free.
-        let larger = self.free.iter().find(|(s, runs)| **s > size && !runs.is_empty()).map(|(s, _)| *s);
-        let Some(mut have) = larger else { return Err(Exhausted { map: self.map, max: self.max }) };
-        let Some(first) = self.free.get_mut(&have).and_then(Vec::pop) else {
-            return Err(Exhausted { map: self.map, max: self.max });
-        };
-        while have > size {
-            have /= 2;
-            self.free.entry(have).or_default().push(first + have);
-        }
-        Ok(first)
     }
 
     /// Elements in runs that are taken, what they were rounded up by included.
     pub fn used(&self) -> u32 {
-        let free: u32 = self.free.iter().map(|(size, runs)| size * runs.len() as u32).sum();
-        self.next - 1 - free
+        self.next - 1 - self.free.values().sum::<u32>()
     }
 
-    /// Gives a run back that was taken with the same `len`.
+    /// Gives a run back that was taken with the same `len`. It is joined with free neighbours: what small runs leave can hold a large one.
     pub fn release(&mut self, first: u32, len: u32) {
-        self.free.entry(len.next_power_of_two()).or_default().push(first);
+        let (mut first, mut size) = (first, len.next_power_of_two());
+        if let Some((&before, &have)) = self.free.range(..first).next_back()
+            && before + have == first
+        {
+            self.free.remove(&before);
+            (first, size) = (before, have + size);
+        }
+        if let Some(after) = self.free.remove(&(first + size)) {
+            size += after;
+        }
+        if first + size == self.next {
+            self.next = first;
+        } else {
+            self.free.insert(first, size);
+        }
     }
 }
 
@@ -145,5 +155,22 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (0..8).map(|n| 9 + 2 * n).collect::<Vec<_>>());
         assert!(ranges.take(1).is_err());
+    }
+
+    #[test]
+    fn small_runs_that_are_given_back_hold_a_large_one() {
+        let mut ranges = Ranges::new("OX_TUPLES", 33);
+        let mut small: Vec<u32> = (0..16).map(|_| ranges.take(2).unwrap()).collect();
+        assert!(ranges.take(1).is_err());
+        // In an order in which each is joined to what lies before it, behind it, or both.
+        for n in [1, 3, 2, 0, 5, 4, 7, 6] {
+            ranges.release(small[n], 2);
+        }
+        assert_eq!((ranges.used(), ranges.take(16)), (16, Ok(1)));
+        ranges.release(1, 16);
+        for first in small.drain(8..) {
+            ranges.release(first, 2);
+        }
+        assert_eq!((ranges.used(), ranges.take(32)), (0, Ok(1)));
     }
 }

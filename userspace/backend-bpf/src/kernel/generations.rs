@@ -61,6 +61,15 @@ impl Generations {
         let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) };
         word.fetch_add(1, Ordering::SeqCst);
     }
+
+    /// Invalidates every verdict that rests on where an address is.
+    pub fn raise_all(&self) {
+        for slot in 0..FDB_GENERATIONS as usize {
+            // SAFETY: as in `raise`.
+            let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(slot * STRIDE).cast()) };
+            word.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Drop for Generations {

@@ -16,7 +16,7 @@ use oxbow_backend_bpf::kernel::{
 };
 use oxbow_backend_bpf::{Backend, CommitError, Limits};
 use oxbow_pipeline::ir::{Changes, ChassisId, DatapathKey, PortKey, Program};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -43,6 +43,8 @@ pub struct Ebpf {
     backend: Backend,
     events: Option<Events>,
     peers: BTreeMap<u32, Peer>,
+    /// Those of which the maps may have a part only.
+    unsure_peers: BTreeSet<u32>,
     inherited: Vec<u32>,
     active: bool,
     /// What the programs of a former process learned, and nobody heard.
@@ -87,6 +89,7 @@ impl Ebpf {
             backend,
             events,
             peers: BTreeMap::new(),
+            unsure_peers: BTreeSet::new(),
             inherited,
             active: false,
             unheard: Vec::new(),
@@ -296,6 +299,7 @@ impl Dataplane for Ebpf {
             match self.backend.set_chassis(ChassisId(index), None) {
                 Ok(()) => {
                     self.peers.remove(&index);
+                    self.unsure_peers.remove(&index);
                     changed = true;
                 }
                 Err(error) => failed = failed.or(Some(commit_error(&error))),
@@ -303,13 +307,17 @@ impl Dataplane for Ebpf {
         }
         // One that has no room must not keep the others from being reached.
         for (index, peer) in wanted {
-            if self.peers.get(&index) != Some(peer) {
+            if self.peers.get(&index) != Some(peer) || self.unsure_peers.contains(&index) {
                 match self.backend.set_chassis(ChassisId(index), Some(&encode(peer))) {
                     Ok(()) => {
                         self.peers.insert(index, peer.clone());
+                        self.unsure_peers.remove(&index);
                         changed = true;
                     }
                     Err(error) => {
+                        // Some of it may be in the maps: to be tried again, or removed.
+                        self.peers.insert(index, peer.clone());
+                        self.unsure_peers.insert(index);
                         let error =
                             DataplaneError::Other(format!("chassis {}: {}", peer.chassis, commit_error(&error)));
                         failed = failed.or(Some(error));
@@ -341,6 +349,7 @@ impl Dataplane for Ebpf {
     fn activate(&mut self, _program: &Program) -> Result<bool, DataplaneError> {
         let strays = self.backend.activate().map_err(|error| attach_error("a device", &error))?;
         self.active = true;
+        self.backend.forget_unconfirmed().map_err(|error| DataplaneError::Other(chain(&error)))?;
         let hints = self.backend.hints().map_err(|error| DataplaneError::Other(chain(&error)))?;
         self.unheard = hints.iter().map(|(key, port)| learned(key, *port)).collect();
         for stray in strays {
