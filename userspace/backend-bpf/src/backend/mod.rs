@@ -225,7 +225,7 @@ impl Backend {
     }
 
     fn flush(&mut self, program: &Program) -> Result<Committed, CommitError> {
-        if self.rules.has_refused() {
+        if self.rules.has_refused(&self.tables) {
             // What was retired may have made room.
             self.settle()?;
             let mut places = rules::Places {

@@ -62,10 +62,21 @@ pub(super) struct Rules {
     unclosed: BTreeMap<RuleId, String>,
     /// Rules for which not even a place was to be had.
     refused: BTreeMap<RuleId, Source>,
+    /// Rules whose keys found no room in their tables when [`Tables::room`] was that.
+    outgrown: BTreeMap<RuleId, Source>,
+    room: u64,
     lflow_capacity: u32,
     /// Blocks of rules that went since the last commit, and since the last grace period.
     going: Vec<u32>,
     gone: Vec<u32>,
+}
+
+/// Why a rule is not in its table.
+enum Unfit {
+    /// Its match cannot be compiled.
+    Match(String),
+    /// Its keys have no room.
+    Room(Exhausted),
 }
 
 /// What a rule puts into its table.
@@ -82,6 +93,8 @@ impl Rules {
             problems: BTreeMap::new(),
             unclosed: BTreeMap::new(),
             refused: BTreeMap::new(),
+            outgrown: BTreeMap::new(),
+            room: 0,
             lflow_capacity,
             going: Vec::new(),
             gone: Vec::new(),
@@ -98,8 +111,8 @@ impl Rules {
     }
 
     /// Whether there are rules that room which has become free may help.
-    pub(super) fn has_refused(&self) -> bool {
-        !self.refused.is_empty()
+    pub(super) fn has_refused(&self, tables: &Tables) -> bool {
+        !self.refused.is_empty() || (!self.outgrown.is_empty() && self.room != tables.room())
     }
 
     /// Tries again with rules for which there was no place.
@@ -109,10 +122,25 @@ impl Rules {
             self.unclosed.remove(&id);
             self.add(places, program, source);
         }
+        if self.room != places.tables.room() {
+            for (id, source) in std::mem::take(&mut self.outgrown) {
+                self.remove(places, program, id);
+                self.add(places, program, source);
+            }
+            // What these attempts themselves gave back is no room.
+            self.room = places.tables.room();
+        }
     }
 
     /// A rule cannot be held: a passing one is left out, a dropping one closes its table.
-    fn fail(&mut self, places: &mut Places<'_>, id: RuleId, lflow: LflowId, held: &mut Held, what: String) {
+    fn fail(&mut self, places: &mut Places<'_>, id: RuleId, lflow: LflowId, held: &mut Held, why: Unfit) {
+        let what = match why {
+            Unfit::Match(what) => what,
+            Unfit::Room(full) => {
+                self.outgrown.insert(id, held.source.clone());
+                full.to_string()
+            }
+        };
         held.clear(places.tables, id);
         let consequence = if held.drops {
             let before = held.has_block.then_some(held.placement.answer.block);
@@ -245,8 +273,8 @@ impl Rules {
             drops,
         };
         let alternatives: Vec<Vec<Masked>> = dims.iter().map(|dim| program.alternatives(dim).collect()).collect();
-        if let Err(what) = held.insert(places.tables, &alternatives) {
-            self.fail(places, id, lflow, &mut held, what);
+        if let Err(why) = held.insert(places.tables, &alternatives) {
+            self.fail(places, id, lflow, &mut held, why);
         }
         raise(places.guards, program, &held, None);
         for dim in dims.iter() {
@@ -280,6 +308,7 @@ impl Rules {
         self.problems.remove(&id);
         self.unclosed.remove(&id);
         self.refused.remove(&id);
+        self.outgrown.remove(&id);
         let Some(mut held) = self.held.remove(&id) else { return };
         raise(places.guards, program, &held, None);
         held.clear(places.tables, id);
@@ -321,9 +350,9 @@ impl Rules {
                 alternatives[n] = removed.to_vec();
                 held.withdraw(places.tables, id, &alternatives);
                 alternatives[n] = added.to_vec();
-                if let Err(what) = held.insert(places.tables, &alternatives) {
+                if let Err(why) = held.insert(places.tables, &alternatives) {
                     let lflow = LflowId(held.placement.answer.lflow);
-                    self.fail(places, id, lflow, &mut held, what);
+                    self.fail(places, id, lflow, &mut held, why);
                     break;
                 }
             }
@@ -369,11 +398,10 @@ impl Held {
     }
 
     /// Adds a key for every combination.
-    fn insert(&mut self, tables: &mut Tables, alternatives: &[Vec<Masked>]) -> Result<(), String> {
+    fn insert(&mut self, tables: &mut Tables, alternatives: &[Vec<Masked>]) -> Result<(), Unfit> {
         let columns = self.dims.iter().zip(alternatives).map(|(dim, list)| (dim.field, &list[..]));
-        for (shape, key) in compile::keys(columns).map_err(|e| e.to_string())? {
-            let number =
-                tables.insert(self.table, &shape, key.clone(), self.placement).map_err(|e: Exhausted| e.to_string())?;
+        for (shape, key) in compile::keys(columns).map_err(|error| Unfit::Match(error.to_string()))? {
+            let number = tables.insert(self.table, &shape, key.clone(), self.placement).map_err(Unfit::Room)?;
             self.entries.push((number, key));
         }
         Ok(())

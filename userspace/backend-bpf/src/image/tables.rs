@@ -200,6 +200,7 @@ pub struct Tables {
     gone_tables: Vec<u32>,
     gone_tuples: Vec<u32>,
     retired: Retired,
+    room: u64,
     /// Ranges written by a commit that has not succeeded: taken back when it is tried again.
     tentative: Vec<(u32, u32, u32)>,
 }
@@ -218,6 +219,7 @@ impl Tables {
             gone_tables: Vec::new(),
             gone_tuples: Vec::new(),
             retired: Retired::default(),
+            room: 0,
             tentative: Vec::new(),
         }
     }
@@ -283,6 +285,11 @@ impl Tables {
         self.tables.get(&table).and_then(|state| state.tuples.get(shape)).copied()
     }
 
+    /// Grows when there may be room for another mask where there was none: what was [`Exhausted`] may be tried again.
+    pub fn room(&self) -> u64 {
+        self.room
+    }
+
     /// Takes a rule away from a key.
     pub fn remove(&mut self, table: u32, number: u32, key: &Key, rule: u32) {
         let Some(tuple) = self.tuples.get_mut(&number) else { return };
@@ -311,6 +318,7 @@ impl Tables {
             if let Some(state) = self.tables.get_mut(&table) {
                 state.tuples.remove(&tuple.shape);
             }
+            self.room += 1;
             self.gone_tuples.push(number);
             self.dirty_tables.insert(table);
         }

@@ -237,3 +237,29 @@ fn a_rule_without_a_place_gets_one_when_another_goes() {
     assert_eq!(bench.rules.problems().count(), 0);
     bench.check().expect("all keys");
 }
+
+/// 256 masks are as many as a table may have. Which rules come too late depends on their order; that they get in when others go must not.
+#[test]
+fn rules_that_a_table_has_no_masks_for_get_in_when_others_go() {
+    let mut bench = Bench::with_blocks(64);
+    // A mask each.
+    let matches = |n: u16| format!("ip4.dst == 10.0.0.0/{} && ip4.src == 10.0.0.0/{}", 9 + n % 23, 9 + n / 23);
+    for n in 0..256 {
+        bench.compiler.set_flow(flow(n.into(), Pipeline::Egress, 0, n, &matches(n), "output;"));
+    }
+    bench.commit_with_room();
+    assert_eq!(bench.rules.problems().count(), 0);
+    bench.compiler.set_flow(flow(1000, Pipeline::Egress, 0, 1000, &matches(256), "output;"));
+    bench.compiler.set_flow(flow(1001, Pipeline::Egress, 0, 1001, &matches(257), "drop;"));
+    bench.commit_with_room();
+    assert_eq!(bench.rules.problems().count(), 2);
+    assert!(!bench.rules.has_refused(&bench.tables), "there is no room yet");
+    // One mask for the rule that drops and one for closing the table, which then needs none.
+    for (gone, problems) in [(0, 1), (1, 0)] {
+        bench.compiler.remove_flow(FlowUuid(gone));
+        bench.commit_with_room();
+        assert_eq!(bench.rules.problems().count(), problems, "{:?}", bench.rules.problems().collect::<Vec<_>>());
+    }
+    assert!(bench.rules.unclosed().is_none());
+    bench.check().expect("all keys");
+}
