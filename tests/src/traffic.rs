@@ -30,6 +30,12 @@ pub fn fault_time(short: Duration) -> Result<Duration> {
     }
 }
 
+/// How many single echo requests of a [`PingStream`](oxbow_testkit::probe::PingStream) may be lost that no program decided about: the userspace datapath
+/// of an ovs-vswitchd on a busy machine loses one now and then, and counts it nowhere (one in six runs of all tests). Where none forwards: none.
+pub fn spared_pings(cloud: &Cloud) -> usize {
+    if cloud.hypervisors().iter().any(|host| host.node().has_userspace_datapath()) { 2 } else { 0 }
+}
+
 /// Streams that go on while something happens.
 #[derive(Debug)]
 pub struct Traffic {
