@@ -112,7 +112,7 @@ fn narrow<'a>(s: &Scratch, tuple: &Tuple) -> Option<&'a Rule> {
             n += 1;
         }
     }
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     unsafe { OX_RULES.get(&key) }
 }
 

@@ -73,7 +73,7 @@ fn member(skb: Context) -> Result<i32, Reason> {
     // The flow that handed the packet to the group has been counted; drops from here on are no flow's.
     s.found[0].lflow.set(0);
     let key = ChunkKey { datapath: s.datapath.get(), group: s.fan_group.get(), chunk: s.fan_chunk.get() };
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     let chunk = unsafe { OX_GROUPS.get(&key) };
     let members = chunk.and_then(|chunk| newest(&chunk.members, s.version.get()));
     let n = s.fan_member.get();

@@ -39,7 +39,7 @@ pub extern "C" fn ox_get_fdb(mac_hi: u32, mac_lo: u32) -> u32 {
     let Some(s) = Scratch::get() else { return 0 };
     let key = FdbKey { datapath: s.datapath.get(), mac_hi: mac_hi & 0xffff, mac_lo };
     rest_on(s, &key);
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     unsafe { OX_FDB.get(&key) }.map_or(0, |entry| entry.port)
 }
 

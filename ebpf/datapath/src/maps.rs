@@ -1,8 +1,8 @@
 //! Every map of the programs. Names, keys and values are the contract in `oxbow-abi`; all but the last two are pinned by name, and
 //! the loader may override each size (`EbpfLoader::map_max_entries`): what stands here are defaults for a mid-sized hypervisor.
 //!
-//! Maps whose values are replaced while packets read them are hashes without preallocation: the old value stays readable until the reader's RCU
-//! section ends. Arrays are only written where no packet of a version in use looks (see `oxbow_abi::rule`), or word by word.
+//! Maps whose values are replaced while packets read them are hashes without preallocation: a value is replaced as a whole, and the old one stays readable
+//! (what it may become meanwhile: `DESIGN.md`, Races). Arrays are only written where no packet of a version in use looks (see `oxbow_abi::rule`), or word by word.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},

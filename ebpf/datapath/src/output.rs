@@ -73,7 +73,7 @@ fn output(skb: Context) -> Result<i32, Reason> {
 #[inline(always)]
 pub fn lookup(s: &Scratch, port: u32) -> Result<&'static Port, Reason> {
     let key = PortKey { datapath: s.datapath.get(), port };
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     unsafe { OX_PORTS.get(&key) }.ok_or(Reason::PortUnknown)
 }
 

@@ -158,7 +158,7 @@ fn device(ifindex: u32, generation: u32) -> Option<Vif> {
 #[inline(always)]
 fn lookup(ifindex: u32, vlan: u32) -> Option<Vif> {
     let key = VifKey { ifindex, vlan };
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     unsafe { OX_VIFS.get(&key) }.copied()
 }
 

@@ -174,7 +174,7 @@ pub extern "C" fn ox_stages() -> i32 {
 fn copy_stages(s: &Scratch) -> Result<i32, Reason> {
     let key = s.datapath.get();
     s.staged_version.set(0);
-    // SAFETY: a hash without preallocation: the value is not reused before this packet is done.
+    // SAFETY: map memory stays mapped while this runs and any bytes are a value; that it may become another key's is in DESIGN.md, Races.
     let datapath = unsafe { OX_DATAPATHS.get(&key) }.ok_or(Reason::NoDatapath)?;
     let stages = newest(&datapath.stages, s.version.get()).ok_or(Reason::NoDatapath)?;
     s.staged.set(key);
