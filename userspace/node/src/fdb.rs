@@ -74,9 +74,15 @@ impl Fdb {
         }
     }
 
-    /// The rows to write now; `rows` finds what the database has for an address. What is written is forgotten: call it only when the
-    /// writes will be sent, and [`Fdb::learned`] again for those that failed.
-    pub fn writes(&mut self, rows: &dyn Fn(&FdbAddress) -> Vec<FdbRow>, now_ms: u64, wall_ms: i64) -> Vec<FdbWrite> {
+    /// The rows to write now; `rows` finds what the database has for an address, `None` = rows of its datapath are not sent to this chassis: then
+    /// it is forgotten, since it would be inserted beside one that is there and have the whole transaction refused. What is written is forgotten,
+    /// too: call it only when the writes will be sent, and [`Fdb::learned`] again for those that failed.
+    pub fn writes(
+        &mut self,
+        rows: &dyn Fn(&FdbAddress) -> Option<Vec<FdbRow>>,
+        now_ms: u64,
+        wall_ms: i64,
+    ) -> Vec<FdbWrite> {
         let gained = now_ms.saturating_sub(self.at_ms) * RATE_PER_SECOND / 1000;
         if gained > 0 {
             self.tokens = (self.tokens + gained).min(BURST);
@@ -87,7 +93,8 @@ impl Fdb {
             && let Some(address) = self.order.pop_front()
         {
             let Some(port) = self.waiting.remove(&address) else { continue };
-            let mut found = rows(&address).into_iter();
+            let Some(found) = rows(&address) else { continue };
+            let mut found = found.into_iter();
             let before = writes.len();
             match found.next() {
                 None => writes.push(FdbWrite::Insert { address, port, at_ms: wall_ms }),
@@ -159,7 +166,7 @@ mod tests {
         }
         fdb.learned(address(2), 3);
         fdb.learned(address(3), 7);
-        let rows = |at: &FdbAddress| if *at == address(2) { vec![] } else { vec![known.clone()] };
+        let rows = |at: &FdbAddress| Some(if *at == address(2) { vec![] } else { vec![known.clone()] });
         assert_eq!(
             fdb.writes(&rows, 0, 1000),
             [
@@ -170,13 +177,24 @@ mod tests {
         assert!(fdb.writes(&rows, 0, 1000).is_empty());
     }
 
+    /// The database may have a row that this chassis is not sent, and refuses a second one together with all that is in the transaction.
+    #[test]
+    fn an_address_of_a_datapath_that_is_not_here_is_forgotten() {
+        let mut fdb = Fdb::default();
+        fdb.learned(address(1), 7);
+        fdb.learned(FdbAddress { datapath: 2, ..address(2) }, 7);
+        let writes = fdb.writes(&|at| (at.datapath == 1).then(Vec::new), 0, 1000);
+        assert_eq!(writes, [FdbWrite::Insert { address: address(1), port: 7, at_ms: 1000 }]);
+        assert!(fdb.writes(&|_| Some(vec![]), 0, 1000).is_empty());
+    }
+
     #[test]
     fn an_old_timestamp_is_refreshed_and_a_second_row_deleted() {
         let mut fdb = Fdb::default();
         let row =
             |number, timestamp| FdbRow { uuid: Uuid::from_u128(number), port_key: 7, timestamp, ..Default::default() };
         fdb.learned(address(1), 7);
-        let writes = fdb.writes(&|_| vec![row(1, Some(0)), row(2, Some(0))], 0, REFRESH_MS + 1);
+        let writes = fdb.writes(&|_| Some(vec![row(1, Some(0)), row(2, Some(0))]), 0, REFRESH_MS + 1);
         assert_eq!(
             writes,
             [
@@ -185,7 +203,7 @@ mod tests {
             ]
         );
         fdb.learned(address(1), 7);
-        assert!(fdb.writes(&|_| vec![row(1, Some(5))], 0, 10).is_empty());
+        assert!(fdb.writes(&|_| Some(vec![row(1, Some(5))]), 0, 10).is_empty());
     }
 
     #[test]
@@ -194,10 +212,10 @@ mod tests {
         for number in 0..BURST + 100 {
             fdb.learned(address(number), 1);
         }
-        assert_eq!(fdb.writes(&|_| vec![], 0, 0).len() as u64, BURST);
-        assert!(fdb.writes(&|_| vec![], 0, 0).is_empty());
+        assert_eq!(fdb.writes(&|_| Some(vec![]), 0, 0).len() as u64, BURST);
+        assert!(fdb.writes(&|_| Some(vec![]), 0, 0).is_empty());
         assert!(fdb.wake_at_ms().is_some());
-        let next = fdb.writes(&|_| vec![], 100, 0);
+        let next = fdb.writes(&|_| Some(vec![]), 100, 0);
         assert_eq!(next.len() as u64, RATE_PER_SECOND / 10);
         assert!(matches!(next[0], FdbWrite::Insert { address: first, .. } if first == address(BURST)));
     }

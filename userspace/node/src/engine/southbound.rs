@@ -5,7 +5,7 @@ use crate::backend::{Backend, Beside};
 use crate::claim::Me;
 use crate::conditions::conditions;
 use crate::config::Config;
-use crate::dataplane::LocalVif;
+use crate::dataplane::{FdbAddress, LocalVif};
 use crate::generation::{Due, Progress};
 use crate::locality::{Interest, local_datapaths};
 use crate::registration::{self, Host};
@@ -331,7 +331,9 @@ impl Engine {
     fn write_fdb(&mut self, south: &mut Transaction, now_ms: u64, wall_ms: u64) {
         let sb = &self.sb;
         let wall = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-        let writes = self.fdb.writes(&|address| sb.fdb_of(address), now_ms, wall);
+        let here: BTreeSet<u32> = self.world.local().values().map(|key| key.0).collect();
+        let rows = |address: &FdbAddress| here.contains(&address.datapath).then(|| sb.fdb_of(address));
+        let writes = self.fdb.writes(&rows, now_ms, wall);
         for write in &writes {
             match write {
                 crate::fdb::FdbWrite::Insert { address, port, .. } => self.unsaved_fdb.push((*address, *port)),
@@ -339,7 +341,7 @@ impl Engine {
                     if let Some(known) = sb.fdb.get(row)
                         && let Some(mac) = crate::fdb::parse_mac(&known.mac)
                     {
-                        self.unsaved_fdb.push((crate::dataplane::FdbAddress { datapath: known.dp_key, mac }, *port));
+                        self.unsaved_fdb.push((FdbAddress { datapath: known.dp_key, mac }, *port));
                     }
                 }
                 crate::fdb::FdbWrite::Delete { .. } => {}
